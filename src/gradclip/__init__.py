@@ -1,0 +1,56 @@
+"""Gradient clipping for Python: clip anything exactly, in one line.
+
+    import gradclip as gc
+
+    result = gc.clip_(model, gc.global_norm(1.0))        # in place: a model, an optimizer or parameters
+    copies = gc.clip(grads, gc.value(-0.5, 0.5))         # out of place
+    handle = gc.attach(optimizer, "global_norm:1.0")     # inside optimizer.step(), for every step
+
+Importing this package loads no framework; the names that need PyTorch load it when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from gradclip.clipping import Clipping
+from gradclip.errors import GradclipError, NonFiniteGradientError, RecipeError, StateError, TargetError
+from gradclip.nonfinite import Propagate, Raise, Skip, Zero
+from gradclip.norms import L1, L2, LINF, RMS, Norm
+from gradclip.recipes import agc, block_rms, global_norm, group_norm, normalise, tensor_norm, value
+from gradclip.rescales import Band, Drop, Hard, Normalise, Soft
+from gradclip.result import ClipResult
+from gradclip.scopes import PerElement, PerGroup, PerTensor, PerUnit, Whole
+from gradclip.spelling import parse
+from gradclip.thresholds import Bounds, Constant, Cosine, Linear, Relative, Schedule
+
+if TYPE_CHECKING:
+    from gradclip.torch import Attachment, Clipper, attach, clip, clip_, tensor_norms
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "L1", "L2", "LINF", "RMS",
+    "Attachment", "Band", "Bounds", "ClipResult", "Clipper", "Clipping", "Constant", "Cosine", "Drop",
+    "GradclipError", "Hard", "Linear", "NonFiniteGradientError", "Norm", "Normalise", "PerElement", "PerGroup",
+    "PerTensor", "PerUnit", "Propagate", "Raise", "RecipeError", "Relative", "Schedule", "Skip", "Soft", "StateError",
+    "TargetError", "Whole", "Zero",
+    "agc", "attach", "block_rms", "clip", "clip_", "global_norm", "group_norm", "normalise", "parse", "tensor_norm",
+    "tensor_norms", "value",
+]  # fmt: skip
+
+_TORCH_NAMES = ("Attachment", "Clipper", "attach", "clip", "clip_", "tensor_norms")
+
+
+def __getattr__(name: str) -> Any:
+    """Load what needs PyTorch when it is first asked for."""
+    if name not in _TORCH_NAMES:
+        raise AttributeError(f"module 'gradclip' has no attribute {name!r}")
+    found = getattr(import_module("gradclip.torch"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,20 @@
+"""Find the array library that holds an array, so that a rule is written once for all of them."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any, TypeAlias
+
+__all__ = ["Array", "namespace"]
+
+Array: TypeAlias = Any
+"""An array of any library that follows the array API: NumPy, PyTorch, JAX."""
+
+
+def namespace(array: Array) -> ModuleType:
+    """Return the array-API namespace of ``array``."""
+    # Imported late: array_api_compat pulls in NumPy, and `import gradclip` must stay light.
+    from array_api_compat import array_namespace
+
+    found: ModuleType = array_namespace(array)
+    return found

@@ -1,0 +1,156 @@
+"""The eager PyTorch backend: measure, combine and apply with stock operations, on any device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gradclip.backends.torch_norms import carrier, norms_of, unit_norms
+from gradclip.backends.torch_payload import Payload
+from gradclip.errors import TargetError
+from gradclip.scopes import Partition
+
+__all__ = ["clamp", "combine", "elements", "measure", "scale_elements", "scale_tensors", "scale_units"]
+
+
+def measure(payloads: Sequence[Payload], p: float, partition: Partition, device: torch.device) -> Tensor:
+    """Return the norm of every cell (a tensor, or a unit of one) as a vector on ``device``; no gradient measures 0."""
+    if partition.views is None:
+        present = [x.values for x in payloads if x.values is not None]
+        norms = norms_of(present, p, device)
+        if len(present) == len(payloads):
+            return norms
+        cells = torch.zeros(len(payloads), dtype=norms.dtype, device=device)
+        cells[[i for i, x in enumerate(payloads) if x.values is not None]] = norms
+        return cells
+    parts = [_unit_cells(x, p, view, device) for x, view in zip(payloads, partition.views, strict=True)]
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=carrier(device), device=device)
+
+
+def combine(cells: Tensor, p: float, index: Tensor | None, count: int) -> Tensor:
+    """Return the norm of every block from the norms of its cells; ``index`` names each cell's block (None: one block).
+
+    Scaled by the largest cell first, so that no finite norm overflows.
+    """
+    if cells.numel() == 0:
+        return torch.zeros(count, dtype=cells.dtype, device=cells.device)
+    if math.isinf(p):
+        if index is None:
+            return cells.amax().reshape(1)
+        return torch.zeros(count, dtype=cells.dtype, device=cells.device).scatter_reduce_(0, index, cells, "amax")
+    largest = cells.amax()
+    scale = torch.where((largest > 0) & largest.isfinite(), largest, torch.ones_like(largest))
+    if index is None:
+        return (torch.linalg.vector_norm(cells / scale, p) * scale).reshape(1)
+    sums = torch.zeros(count, dtype=cells.dtype, device=cells.device).index_add_(0, index, (cells / scale) ** p)
+    return sums ** (1 / p) * scale
+
+
+def scale_tensors(payloads: Sequence[Payload], factors: Sequence[float] | Tensor) -> None:
+    """Multiply each tensor by its factor, in place.
+
+    Python numbers skip what has factor 1; a tensor of factors is multiplied without asking the host.
+    """
+    if isinstance(factors, Tensor):
+        for payload, own in zip(payloads, factors.unbind(), strict=True):
+            if payload.values is not None:
+                payload.values.mul_(own.to(payload.values.device))
+        return
+    by_factor: dict[tuple[torch.device, torch.dtype, float], list[Tensor]] = {}
+    for payload, factor in zip(payloads, factors, strict=True):
+        if payload.values is not None and factor != 1.0:
+            values = payload.values
+            by_factor.setdefault((values.device, values.dtype, factor), []).append(values)
+    for (_, dtype, factor), values_of in by_factor.items():
+        for part in _steps(factor, dtype):
+            torch._foreach_mul_(values_of, part)
+
+
+def scale_units(payloads: Sequence[Payload], factors: Sequence[Tensor], partition: Partition) -> None:
+    """Multiply each output unit by its factor, in place."""
+    assert partition.views is not None
+    for payload, factor, (groups, before, units, after) in zip(payloads, factors, partition.views, strict=True):
+        if payload.values is None or factor.numel() == 0:
+            continue
+        own = factor.to(payload.values.device)
+        if payload.rows is not None:
+            own = own[payload.rows if len(own) > 1 else payload.rows * 0]
+            _multiply(payload.values, own.view((-1,) + (1,) * (payload.values.dim() - 1)))
+        else:
+            whole = own.view(groups, 1, units, 1).expand(groups, before, units, after)
+            _multiply(payload.values, whole.reshape(payload.shape))
+
+
+def clamp(payloads: Sequence[Payload], low: float, high: float) -> None:
+    """Clamp every element to [low, high], in place; a complex element keeps its angle."""
+    for payload in payloads:
+        if payload.values is None:
+            continue
+        if payload.values.is_complex():
+            size = payload.values.abs()
+            _multiply(payload.values, torch.where(size > high, high / size, torch.ones_like(size)))
+        else:
+            payload.values.clamp_(low, high)
+
+
+def elements(payloads: Sequence[Payload], device: torch.device) -> Tensor:
+    """Return the absolute value of every element of every tensor as one vector on ``device``."""
+    kept = carrier(device)
+    sizes = [x.dense().abs().flatten().to(device=device, dtype=kept) for x in payloads]
+    return torch.cat(sizes) if sizes else torch.zeros(0, dtype=kept, device=device)
+
+
+def scale_elements(payloads: Sequence[Payload], factors: Sequence[Tensor]) -> None:
+    """Multiply each element by its own factor, in place; one flat vector of factors for each tensor."""
+    for payload, factor in zip(payloads, factors, strict=True):
+        if payload.values is None:
+            continue
+        own = factor.view(payload.shape).to(payload.values.device)
+        _multiply(payload.values, own[tuple(payload.indices)] if payload.indices is not None else own)
+
+
+def _unit_cells(payload: Payload, p: float, view: tuple[int, int, int, int], device: torch.device) -> Tensor:
+    units = view[0] * view[2]
+    if payload.values is None:
+        return torch.zeros(units, dtype=carrier(device), device=device)
+    if payload.rows is None:
+        return unit_norms(payload.values, p, view).to(device)
+    if units > 1 and (view[0] > 1 or view[1] > 1):
+        raise TargetError("a sparse gradient has units along its first axis only: use axis=0, or dense gradients")
+    stored = payload.values.numel() // max(1, len(payload.rows))
+    norms = unit_norms(payload.values, p, (1, 1, len(payload.rows), stored))
+    return combine(norms, p, payload.rows if units > 1 else None, units).to(device)
+
+
+def _steps(factor: float, dtype: torch.dtype) -> tuple[float, ...]:
+    """Split a factor too small for the precision that multiplies by it (float32, or float64 for doubles) into two."""
+    smallest = 1e-290 if dtype in (torch.float64, torch.complex128) else 1e-37
+    if factor >= smallest or factor <= 0 or math.isnan(factor):
+        return (factor,)
+    first = 2.0 ** (math.frexp(factor)[1] // 2)
+    return (first, factor / first)
+
+
+def _multiply(values: Tensor, factor: Tensor) -> None:
+    """Multiply by a broadcast tensor of float64 factors without rounding them to half precision first."""
+    if values.dtype in (torch.float16, torch.bfloat16):
+        values.copy_(values.float() * factor.float())
+    else:
+        real = {torch.complex64: torch.float32, torch.complex128: torch.float64}.get(values.dtype, values.dtype)
+        values.mul_(factor.to(real))
+
+
+def exceeds(payloads: Sequence[Payload], low: float, high: float, device: torch.device) -> Tensor:
+    """Return whether any element lies outside [low, high], as a 0-dim tensor on ``device``."""
+    found = torch.zeros((), dtype=torch.bool, device=device)
+    for payload in payloads:
+        if payload.values is not None and payload.values.numel():
+            if payload.values.is_complex():
+                found |= (payload.values.abs() > high).any().to(device)
+            else:
+                least, most = torch.aminmax(payload.values)
+                found |= ((least < low) | (most > high)).to(device)
+    return found

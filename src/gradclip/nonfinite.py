@@ -1,0 +1,64 @@
+"""The nonfinite axis: what happens when a gradient holds a NaN or an Inf?
+
+Non-finite means an element of a gradient is NaN or Inf; a large finite gradient is not.
+Whatever the policy, a non-finite gradient never enters a threshold's history.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Nonfinite", "Propagate", "Raise", "Skip", "Zero", "as_nonfinite"]
+
+
+class Nonfinite:
+    """What to do with a step that has a non-finite gradient."""
+
+
+@dataclass(frozen=True)
+class Skip(Nonfinite):
+    """Drop the step: every gradient becomes None, so weights and optimizer state stay as they were.
+
+    The parameters are named in one warning; ``patience`` such steps in a row raise
+    :class:`~gradclip.errors.NonFiniteGradientError` instead (counted where state is kept: ``Clipper``, ``attach``).
+    """
+
+    patience: int = 10
+
+    def __post_init__(self) -> None:
+        if isinstance(self.patience, bool) or not isinstance(self.patience, int) or self.patience < 1:
+            raise ValueError(f"patience is a number of steps >= 1, not {self.patience!r}")
+
+
+@dataclass(frozen=True)
+class Raise(Nonfinite):
+    """Raise :class:`~gradclip.errors.NonFiniteGradientError` naming the parameters; no gradient is changed."""
+
+
+@dataclass(frozen=True)
+class Zero(Nonfinite):
+    """Set the NaN and Inf elements to 0, then measure and clip what is left."""
+
+
+@dataclass(frozen=True)
+class Propagate(Nonfinite):
+    """Let the arithmetic run: a NaN norm makes its whole block NaN. The one policy that never asks the host."""
+
+
+_WORDS: dict[str, Nonfinite] = {"skip": Skip(), "raise": Raise(), "zero": Zero(), "propagate": Propagate()}
+
+
+def as_nonfinite(policy: Nonfinite | str) -> Nonfinite:
+    """Read a policy from its word.
+
+    >>> as_nonfinite("zero")
+    Zero()
+    """
+    if isinstance(policy, Nonfinite):
+        return policy
+    if not isinstance(policy, str):
+        raise TypeError(f"a nonfinite policy is one of {', '.join(_WORDS)}, not {type(policy).__name__}")
+    try:
+        return _WORDS[policy.strip().lower()]
+    except KeyError:
+        raise ValueError(f"unknown nonfinite policy {policy!r}: write {', '.join(_WORDS)}") from None

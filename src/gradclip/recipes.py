@@ -1,0 +1,232 @@
+"""The named methods, each a few lines: a point of the algebra in :mod:`gradclip.clipping`.
+
+A recipe's parameters are named like the axis fields they set; that is what lets :mod:`gradclip.spelling` print
+any recipe back without knowing it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from inspect import Parameter, signature
+from typing import TypeVar
+
+from gradclip.clipping import Clipping
+from gradclip.nonfinite import Nonfinite, as_nonfinite
+from gradclip.norms import L2, RMS, Norm, as_norm
+from gradclip.rescales import Hard, Normalise, Soft
+from gradclip.scopes import PerElement, PerGroup, PerTensor, PerUnit, Whole, patterns_of
+from gradclip.thresholds import Bounds, Relative, Threshold, as_threshold, number, positive
+
+__all__ = [
+    "RECIPES", "Recipe", "agc", "block_rms", "global_norm", "group_norm", "normalise", "tensor_norm", "value",
+]  # fmt: skip
+
+Patterns = str | Sequence[str]
+ThresholdLike = float | Threshold | Callable[[int], float]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named method: how it is built, and what the table of recipes says of it."""
+
+    name: str
+    build: Callable[..., Clipping]
+    formula: str
+    source: str
+
+    @property
+    def summary(self) -> str:
+        """The first line of its documentation."""
+        return (self.build.__doc__ or "").strip().splitlines()[0]
+
+    @property
+    def parameters(self) -> Mapping[str, Parameter]:
+        """The arguments it takes, by name."""
+        return signature(self.build).parameters
+
+    @property
+    def defaults(self) -> str:
+        """The arguments that have a default worth showing, as they are spelled."""
+        shown = (p for p in self.parameters.values() if p.name not in ("exclude", "nonfinite"))
+        return ", ".join(p.name if p.default is Parameter.empty else f"{p.name}={p.default}" for p in shown)
+
+
+RECIPES: dict[str, Recipe] = {}
+"""Every recipe by name, in the order in which a user should meet them."""
+
+
+_Build = TypeVar("_Build", bound=Callable[..., Clipping])
+
+
+def _recipe(formula: str, source: str) -> Callable[[_Build], _Build]:
+    def register(build: _Build) -> _Build:
+        RECIPES[build.__name__] = Recipe(build.__name__, build, formula, source)
+        return build
+
+    return register
+
+
+@_recipe("g · min(1, T / ‖g‖)", "Pascanu et al. 2013, arXiv 1211.5063")
+def global_norm(
+    threshold: ThresholdLike,
+    norm: Norm | float | str = 2,
+    *,
+    exclude: Patterns = (),
+    nonfinite: Nonfinite | str = "skip",
+) -> Clipping:
+    """Clip all gradients together to one norm, which keeps their direction.
+
+    Args:
+        threshold: the largest norm, in the gradient's own unit; > 0. A callable of the step, ``Linear`` or ``Cosine``
+            moves it; ``inf`` measures only.
+        norm: 1, 2, any p > 0, ``"inf"``, or ``"rms"``.
+        exclude: name patterns of parameters to leave alone.
+        nonfinite: ``"skip"``, ``"raise"``, ``"zero"`` or ``"propagate"``.
+
+    >>> print(global_norm(1.0), global_norm(5, norm="inf"))
+    global_norm:1.0 global_norm:5.0,norm=inf
+    """
+    return Clipping(Whole(patterns_of(exclude)), as_norm(norm), as_threshold(threshold), Hard(), as_nonfinite(nonfinite))
+
+
+@_recipe("clamp(gᵢ, low, high)", "Mikolov 2012, PhD thesis, section 3.2.2")
+def value(
+    low: ThresholdLike,
+    high: float | None = None,
+    *,
+    exclude: Patterns = (),
+    nonfinite: Nonfinite | str = "skip",
+) -> Clipping:
+    """Clip every element to an interval; bends the direction of the gradient.
+
+    Args:
+        low: the lower bound; alone, the largest absolute value (or a schedule of it).
+        high: the upper bound. The interval holds 0.
+        exclude: name patterns of parameters to leave alone.
+        nonfinite: ``"skip"``, ``"raise"``, ``"zero"`` or ``"propagate"``.
+
+    >>> value(0.5) == value(-0.5, 0.5)
+    True
+    """
+    if high is not None:
+        if isinstance(low, Threshold) or callable(low):
+            raise TypeError("a scheduled bound is symmetric: give it alone, without high")
+        threshold: Threshold = Bounds(low, high)
+    else:
+        threshold = as_threshold(low)
+        if isinstance(low, (int, float)):
+            bound = positive(low, "the bound")
+            threshold = Bounds(-bound, bound)
+    return Clipping(PerElement(patterns_of(exclude)), L2, threshold, Hard(), as_nonfinite(nonfinite))
+
+
+@_recipe("gₜ · min(1, T / ‖gₜ‖)", "Keras clipnorm; torch clip_grad_norm_ called per parameter")
+def tensor_norm(
+    threshold: ThresholdLike,
+    norm: Norm | float | str = 2,
+    *,
+    exclude: Patterns = (),
+    nonfinite: Nonfinite | str = "skip",
+) -> Clipping:
+    """Clip each tensor to its own norm, so that one wild layer does not silence the others.
+
+    Arguments as in :func:`global_norm`.
+
+    >>> print(tensor_norm(0.5))
+    tensor_norm:0.5
+    """
+    return Clipping(PerTensor(patterns_of(exclude)), as_norm(norm), as_threshold(threshold), Hard(), as_nonfinite(nonfinite))
+
+
+@_recipe("g_G · min(1, T_G / ‖g_G‖)", "one norm per functional group, for example encoder and decoder")
+def group_norm(
+    threshold: ThresholdLike | Sequence[float] | Mapping[str, float],
+    patterns: Patterns = (),
+    norm: Norm | float | str = 2,
+    *,
+    exclude: Patterns = (),
+    nonfinite: Nonfinite | str = "skip",
+) -> Clipping:
+    """Clip each group of parameters to its own norm.
+
+    Args:
+        threshold: one for every group, a sequence with one each, or a mapping from name pattern to threshold.
+        patterns: name patterns; a parameter belongs to the first that matches, and each must belong to one.
+            Without any, the groups are the optimizer's param groups.
+        norm: 1, 2, any p > 0, ``"inf"``, or ``"rms"``.
+        exclude: name patterns of parameters to leave alone.
+        nonfinite: ``"skip"``, ``"raise"``, ``"zero"`` or ``"propagate"``.
+
+    >>> print(group_norm({"encoder.*": 1.0, "*": 0.5}))
+    group_norm:1.0|0.5,patterns=encoder.*|*
+    """
+    if isinstance(threshold, Mapping):
+        if patterns:
+            raise TypeError("the mapping already names the groups: leave patterns out")
+        patterns, threshold = tuple(threshold), tuple(threshold.values())
+    scope = PerGroup(patterns_of(exclude), patterns_of(patterns))
+    return Clipping(scope, as_norm(norm), as_threshold(threshold), Hard(), as_nonfinite(nonfinite))
+
+
+@_recipe("gₜ · min(1, T / rms(gₜ))", "optax clip_by_block_rms; Shazeer & Stern 2018, arXiv 1804.04235")
+def block_rms(
+    threshold: ThresholdLike = 1.0,
+    *,
+    exclude: Patterns = (),
+    nonfinite: Nonfinite | str = "skip",
+) -> Clipping:
+    """Clip each tensor to a root mean square, a size that does not grow with the tensor.
+
+    Arguments as in :func:`global_norm`.
+
+    >>> print(block_rms(2))
+    block_rms:2.0
+    """
+    return Clipping(PerTensor(patterns_of(exclude)), RMS, as_threshold(threshold), Hard(), as_nonfinite(nonfinite))
+
+
+@_recipe("g · T / ‖g‖, or soft g / (1 + ‖g‖ / T)", "Zhang et al. 2020, arXiv 1905.11881")
+def normalise(
+    threshold: ThresholdLike = 1.0,
+    norm: Norm | float | str = 2,
+    soft: bool = False,
+    *,
+    exclude: Patterns = (),
+    nonfinite: Nonfinite | str = "skip",
+) -> Clipping:
+    """Give every step the same norm, or with ``soft`` bend towards it; small gradients are scaled up unless soft.
+
+    Arguments as in :func:`global_norm`.
+
+    >>> print(normalise(0.1), normalise(0.1, soft=True))
+    normalise:0.1 normalise:0.1,soft=true
+    """
+    rescale = Soft() if soft else Normalise()
+    return Clipping(Whole(patterns_of(exclude)), as_norm(norm), as_threshold(threshold), rescale, as_nonfinite(nonfinite))
+
+
+@_recipe("g_u · min(1, λ max(‖W_u‖, ε) / ‖g_u‖)", "Brock et al. 2021, arXiv 2102.06171")
+def agc(
+    ratio: float = 0.01,
+    floor: float = 1e-3,
+    axis: int | None = None,
+    *,
+    exclude: Patterns = (),
+    nonfinite: Nonfinite | str = "skip",
+) -> Clipping:
+    """Clip each output unit to a share of its weights' norm: adaptive gradient clipping.
+
+    Args:
+        ratio: λ, the largest gradient norm as a share of the weight norm.
+        floor: ε, the least weight norm that counts, so that weights starting at zero can move.
+        axis: which axis counts output units; by default what the layer says (transposed convolutions included).
+        exclude: name patterns to leave alone; the paper leaves out the last linear layer: ``exclude="head.*"``.
+        nonfinite: ``"skip"``, ``"raise"``, ``"zero"`` or ``"propagate"``.
+
+    >>> print(agc(exclude="head.*"))
+    agc:0.01,exclude=head.*
+    """
+    if axis is not None and (isinstance(axis, bool) or axis != int(number(axis, "the unit axis"))):
+        raise ValueError(f"the unit axis is a whole number, not {axis}")
+    return Clipping(PerUnit(patterns_of(exclude), axis), L2, Relative(ratio, floor), Hard(), as_nonfinite(nonfinite))

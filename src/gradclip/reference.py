@@ -1,0 +1,180 @@
+"""The executable specification: every formula in NumPy float64, written as the papers write it, with no cleverness.
+
+Slow on purpose. It shares with the fast backends only the axes' names: norms, limits and factors are computed here again,
+literally, so that a test against this module can find a mistake in theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from gradclip import rescales, scopes, thresholds
+from gradclip.clipping import Clipping
+from gradclip.norms import Norm
+
+__all__ = ["Reference", "clip", "norm_of"]
+
+Float: TypeAlias = npt.NDArray[np.float64]
+Index: TypeAlias = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the specification says: the clipped gradients, and the norms before and after."""
+
+    grads: list[npt.NDArray[Any]]
+    norm: float
+    clipped_norm: float
+    block_norms: list[float]
+    factors: list[float]
+
+
+def norm_of(values: npt.NDArray[Any], norm: Norm) -> float:
+    """Return the norm of all elements together, as the formula says, scaled by the largest so that nothing overflows.
+
+    >>> norm_of(np.array([3.0, 4.0]), Norm(2)), norm_of(np.array([3e200]), Norm(2))
+    (5.0, 3e+200)
+    """
+    x = np.abs(np.asarray(values).astype(np.complex128 if np.iscomplexobj(values) else np.float64)).ravel()
+    if x.size == 0:
+        return 0.0
+    largest = float(x.max())
+    if norm.p == np.inf or largest == 0 or not np.isfinite(largest):
+        return largest
+    powers = np.sum((x / largest) ** norm.p)
+    return float(largest * (powers / x.size if norm.mean else powers) ** (1 / norm.p))
+
+
+def clip(
+    clipping: Clipping,
+    grads: Sequence[npt.ArrayLike],
+    weights: Sequence[npt.ArrayLike] | None = None,
+    *,
+    entries: Sequence[scopes.Entry] | None = None,
+    step: int = 0,
+) -> Reference:
+    """Clip finite gradients as ``clipping`` says; the inputs are not changed.
+
+    Args:
+        grads: arrays of any shape; computed in float64 (complex128).
+        weights: the weights, for thresholds relative to them.
+        entries: names, groups and unit axes, where the scope asks for them.
+        step: the step a scheduled threshold is at.
+
+    >>> from gradclip import global_norm
+    >>> clip(global_norm(1.0), [[3.0], [4.0]]).grads
+    [array([0.6]), array([0.8])]
+    """
+    arrays = [_wide(g) for g in grads]
+    entries = entries or [scopes.Entry(str(i), a.shape, group=0) for i, a in enumerate(arrays)]
+    weighted = None if weights is None else [_wide(w) for w in weights]
+    out = [a.copy() for a in arrays]
+    norms: list[float] = []
+    factors: list[float] = []
+    blocks = _blocks(clipping.scope, entries)
+    for number, block in enumerate(blocks):
+        g = np.concatenate([arrays[i][at].ravel() for i, at in block] or [np.zeros(0)])
+        n = norm_of(g, clipping.norm)
+        w = None if weighted is None else norm_of(np.concatenate([weighted[i][at].ravel() for i, at in block]), clipping.norm)
+        low, high = _limits(clipping.threshold, number, w, step)
+        t = -low if isinstance(clipping.threshold, thresholds.Bounds) and g.real < 0 else high
+        f = _factor(clipping.rescale, n, t)
+        norms.append(n)
+        factors.append(f)
+        for i, at in block:
+            out[i][at] = arrays[i][at] * f
+    inside = [i for i, e in enumerate(entries) if not _left_out(clipping.scope, e.name)]
+    before = norm_of(np.concatenate([arrays[i].ravel() for i in inside] or [np.zeros(0)]), clipping.norm)
+    after = norm_of(np.concatenate([out[i].ravel() for i in inside] or [np.zeros(0)]), clipping.norm)
+    return Reference(out, before, after, norms, factors)
+
+
+def _wide(array: npt.ArrayLike) -> npt.NDArray[Any]:
+    a = np.asarray(array)
+    return a.astype(np.complex128 if np.iscomplexobj(a) else np.float64)
+
+
+def _blocks(scope: scopes.Scope, entries: Sequence[scopes.Entry]) -> list[list[tuple[int, Index]]]:
+    """List each block as (tensor, index into it) pairs."""
+    kept = [(i, e) for i, e in enumerate(entries) if not _left_out(scope, e.name)]
+    match scope:
+        case scopes.Whole():
+            return [[(i, ()) for i, _ in kept]]
+        case scopes.PerTensor():
+            return [[(i, ())] for i, _ in kept]
+        case scopes.PerElement():
+            return [[(i, at)] for i, e in kept for at in np.ndindex(e.shape)]
+        case scopes.PerGroup(patterns=()):
+            groups = sorted({e.group or 0 for _, e in kept})
+            return [[(i, ()) for i, e in kept if e.group == g] for g in range(groups[-1] + 1)]
+        case scopes.PerGroup(patterns=patterns):
+            return [[(i, ()) for i, e in kept if _first(patterns, e.name) == p] for p in patterns]
+        case scopes.PerUnit(axis=axis):
+            return [[(i, at)] for i, e in kept for at in _units(e, axis)]
+    raise NotImplementedError(type(scope).__name__)
+
+
+def _units(entry: scopes.Entry, axis: int | None) -> list[Index]:
+    """Index every output unit of a tensor: ``w[:, u]`` for axis 1, with the inputs of its own group only."""
+    if len(entry.shape) <= 1:
+        return [()]
+    at = entry.unit_axis if axis is None else axis % len(entry.shape)
+    groups = entry.unit_groups if axis is None else 1
+    everything: tuple[Any, ...] = (slice(None),) * at
+    if groups == 1:
+        return [(*everything, u) for u in range(entry.shape[at])]
+    run = entry.shape[0] // groups
+    return [(slice(g * run, (g + 1) * run), u) for g in range(groups) for u in range(entry.shape[1])]
+
+
+def _limits(threshold: thresholds.Threshold, block: int, weight: float | None, step: int) -> tuple[float, float]:
+    match threshold:
+        case thresholds.Constant(value=tuple() as each):
+            t = each[block]
+        case thresholds.Constant(value=float() as t):
+            pass
+        case thresholds.Bounds(low=low, high=high):
+            return low, high
+        case thresholds.Schedule(function=function):
+            t = function(step)
+        case thresholds.Linear(start=a, end=b, steps=n):
+            t = a + (b - a) * min(1, step / n)
+        case thresholds.Cosine(start=a, end=b, steps=n):
+            t = a + (b - a) * (1 - np.cos(np.pi * min(1, step / n))) / 2
+        case thresholds.Relative(ratio=ratio, floor=floor):
+            assert weight is not None
+            t = ratio * max(weight, floor)
+        case _:
+            raise NotImplementedError(type(threshold).__name__)
+    return -t, t
+
+
+def _factor(rescale: rescales.Rescale, n: float, t: float) -> float:
+    if t == np.inf or n == 0:
+        return 1.0
+    match rescale:
+        case rescales.Hard():
+            return t / n if n >= t else 1.0
+        case rescales.Normalise():
+            return t / n
+        case rescales.Soft():
+            return 1 / (1 + n / t)
+        case rescales.Drop():
+            return 0.0 if n > t else 1.0
+        case rescales.Band(low=low, max_gain=gain):
+            return t / n if n > t else min(gain, low * t / n) if n < low * t else 1.0
+    raise NotImplementedError(type(rescale).__name__)
+
+
+def _left_out(scope: scopes.Scope, name: str) -> bool:
+    return _first(scope.exclude, name) is not None
+
+
+def _first(patterns: Sequence[str], name: str) -> str | None:
+    return next((p for p in patterns if fnmatchcase(name, p)), None)

@@ -1,0 +1,99 @@
+"""The rescale axis: what happens to a block, given its norm and its limit?
+
+Each rescale is the function ``phi`` of ``g <- g * phi(n / T)``, written on arrays of norms ``n`` and limits ``T``
+in whatever array library holds them. ``T = inf`` measures only: every factor is 1.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from gradclip._arrays import Array, namespace
+
+__all__ = ["Band", "Drop", "Hard", "Normalise", "Rescale", "Soft"]
+
+
+class Rescale(ABC):
+    """Turn norms and limits into factors."""
+
+    formula: ClassVar[str]
+
+    @abstractmethod
+    def factors(self, norms: Array, limits: Array) -> Array:
+        """Return the factor of each block, shaped like ``norms``; a NaN norm gives a NaN factor."""
+
+
+@dataclass(frozen=True)
+class Hard(Rescale):
+    """Scale down to the limit what exceeds it, leave the rest: ``min(1, T/n)`` (Pascanu et al. 2013)."""
+
+    formula: ClassVar[str] = "min(1, T/n)"
+
+    def factors(self, norms: Array, limits: Array) -> Array:
+        xp = namespace(norms)
+        one = xp.ones_like(norms)
+        return xp.where(norms <= limits, one, limits / xp.where(norms == 0, one, norms))
+
+
+@dataclass(frozen=True)
+class Normalise(Rescale):
+    """Bring every block to the limit, up or down: ``T/n``; a zero block stays zero."""
+
+    formula: ClassVar[str] = "T/n"
+
+    def factors(self, norms: Array, limits: Array) -> Array:
+        xp = namespace(norms)
+        one = xp.ones_like(norms)
+        free = (norms == 0) | (limits == xp.inf)
+        return xp.where(free, one, limits / xp.where(norms == 0, one, norms))
+
+
+@dataclass(frozen=True)
+class Soft(Rescale):
+    """Approach the limit smoothly: ``1 / (1 + n/T)`` (Zhang et al. 2020), so the result stays below ``T``."""
+
+    formula: ClassVar[str] = "1/(1 + n/T)"
+
+    def factors(self, norms: Array, limits: Array) -> Array:
+        return 1.0 / (1.0 + norms / limits)
+
+
+@dataclass(frozen=True)
+class Band(Rescale):
+    """Keep each norm between ``low * T`` and ``T``, scaling up by at most ``max_gain``.
+
+    Raises:
+        ValueError: ``low`` outside [0, 1], or ``max_gain`` below 1.
+    """
+
+    low: float = 0.5
+    max_gain: float = 10.0
+    formula: ClassVar[str] = "clip(1, low T/n, T/n)"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= 1:
+            raise ValueError(f"a band's low edge is a share of the limit between 0 and 1, not {self.low}")
+        if not self.max_gain >= 1:
+            raise ValueError(f"max_gain must be >= 1, not {self.max_gain}")
+
+    def factors(self, norms: Array, limits: Array) -> Array:
+        xp = namespace(norms)
+        one = xp.ones_like(norms)
+        ratio = limits / xp.where(norms == 0, one, norms)
+        gain = xp.where(self.low * ratio > self.max_gain, one * self.max_gain, self.low * ratio)
+        up = (norms < self.low * limits) & (norms > 0) & (limits < xp.inf)
+        return xp.where(norms <= limits, xp.where(up, gain, one), ratio)
+
+
+@dataclass(frozen=True)
+class Drop(Rescale):
+    """Set to zero what exceeds the limit: the step (or the block) is skipped."""
+
+    formula: ClassVar[str] = "0 if n > T else 1"
+
+    def factors(self, norms: Array, limits: Array) -> Array:
+        xp = namespace(norms)
+        zero: Any = norms * 0  # NaN stays NaN
+        return xp.where(norms <= limits, xp.ones_like(norms), zero)

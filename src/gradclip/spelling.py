@@ -1,0 +1,197 @@
+"""The short spelling of a recipe, ``name:argument,argument,key=value``, and the long form that ``repr`` prints.
+
+Arguments are numbers, words, ``true``/``false``, lists with ``|`` between the items, and moving thresholds:
+``global_norm:cosine(10,1,1000)`` goes from 10 to 1 over 1000 steps.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from difflib import get_close_matches
+from inspect import Parameter
+from typing import Any
+
+from gradclip import nonfinite, norms, rescales, scopes, thresholds
+from gradclip.clipping import Clipping
+from gradclip.errors import RecipeError
+from gradclip.recipes import RECIPES, Recipe
+
+__all__ = ["parse", "spell"]
+
+_MOVING: dict[str, Callable[..., thresholds.Threshold]] = {"linear": thresholds.Linear, "cosine": thresholds.Cosine}
+
+
+def parse(spelling: str) -> Clipping:
+    """Read a recipe from its short spelling or its long form.
+
+    Raises:
+        RecipeError: no such recipe (the nearest name is suggested), or an argument is wrong.
+
+    >>> parse("agc:0.02,exclude=head.*|*.bias").scope
+    PerUnit(exclude=('head.*', '*.bias'), axis=None)
+    """
+    text = spelling.strip()
+    if text.startswith("Clipping("):
+        return _parse_long(text)
+    name, _, rest = text.partition(":")
+    recipe = RECIPES.get(name.strip())
+    if recipe is None:
+        near = get_close_matches(name, RECIPES, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(RECIPES)}"
+        raise RecipeError(f"unknown recipe {name!r}: {hint}")
+    args, kwargs = _arguments(recipe, rest)
+    try:
+        return recipe.build(*args, **kwargs)
+    except (TypeError, ValueError) as error:
+        usage = f"{recipe.name}:{','.join(recipe.parameters)}"
+        raise RecipeError(f"cannot read {text!r}: {_readable(error, recipe)} ({usage})") from error
+
+
+def spell(clipping: Clipping) -> str:
+    """Write a method as its short spelling where a recipe has one, else in the long form.
+
+    >>> spell(Clipping(threshold=thresholds.Linear(10, 1, 1000)))
+    'global_norm:linear(10.0,1.0,1000)'
+    """
+    fields: dict[str, Any] = {
+        **vars(clipping.threshold), **vars(clipping.scope), **vars(clipping.rescale),
+        "threshold": clipping.threshold, "norm": clipping.norm, "nonfinite": clipping.nonfinite,
+        "soft": isinstance(clipping.rescale, rescales.Soft),
+    }  # fmt: skip
+    fields.setdefault("low", clipping.threshold)
+    found: list[str] = []
+    for recipe in RECIPES.values():
+        given = {name: fields[name] for name in recipe.parameters if name in fields}
+        with suppress(TypeError, ValueError):
+            if recipe.build(**given) == clipping:
+                found.append(_short(recipe, given))
+    return min(found, key=len, default=repr(clipping))
+
+
+def _arguments(recipe: Recipe, text: str) -> tuple[list[Any], dict[str, Any]]:
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for part in _split(text):
+        key, equals, word = part.partition("=")
+        if not equals:
+            args.append(_value(part))
+        elif key.strip() in recipe.parameters:
+            kwargs[key.strip()] = _value(word)
+        else:
+            raise RecipeError(f"{recipe.name} has no argument {key.strip()!r}: it takes {', '.join(recipe.parameters)}")
+    return args, kwargs
+
+
+def _split(text: str) -> list[str]:
+    """Split at commas outside parentheses."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    if depth:
+        raise RecipeError(f"unbalanced parentheses in {text!r}")
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _value(word: str) -> Any:
+    word = word.strip()
+    if word.endswith(")"):
+        name, _, inside = word[:-1].partition("(")
+        if name not in _MOVING:
+            raise RecipeError(f"unknown threshold {word!r}: write linear(start,end,steps) or cosine(start,end,steps)")
+        try:
+            return _MOVING[name](*(_value(part) for part in _split(inside)))
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"cannot read {word!r}: {error}; write {name}(start,end,steps)") from error
+    if "|" in word:
+        return tuple(_value(part) for part in word.split("|"))
+    if word.lower() in ("true", "false"):
+        return word.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            continue
+    return word
+
+
+def _short(recipe: Recipe, given: Mapping[str, Any]) -> str:
+    """Print the arguments: those without a default, or first, bare; the rest by name and only where not the default."""
+    parts: list[str] = []
+    bare = True
+    for name, parameter in recipe.parameters.items():
+        written = _written(given.get(name, parameter.default))
+        unset = parameter.default is not Parameter.empty and written == _written(parameter.default)
+        if (unset and parts) or (unset and not bare):
+            bare = False
+            continue
+        parts.append(written if bare else f"{name}={written}")
+        bare = bare and name != "threshold" and parameter.kind is not Parameter.KEYWORD_ONLY
+    return f"{recipe.name}:{','.join(parts)}" if parts else recipe.name
+
+
+def _written(value: Any) -> str:
+    match value:
+        case thresholds.Constant():
+            return _written(value.value)
+        case thresholds.Linear() | thresholds.Cosine():
+            inside = ",".join(_written(v) for v in (value.start, value.end, value.steps))
+            return f"{type(value).__name__.lower()}({inside})"
+        case thresholds.Threshold():
+            raise ValueError(f"{value!r} has no short spelling")
+        case norms.Norm():
+            if value.mean and value != norms.RMS:
+                raise ValueError(f"{value!r} has no short spelling")
+            return "rms" if value.mean else f"{value.p!r}".removesuffix(".0")
+        case nonfinite.Nonfinite():
+            if value != type(value)():
+                raise ValueError(f"{value!r} has no short spelling")
+            return type(value).__name__.lower()
+        case bool() | None:
+            return str(value).lower()
+        case tuple():
+            return "|".join(_written(v) for v in value)
+        case _:
+            return str(value)
+
+
+def _parse_long(text: str) -> Clipping:
+    try:
+        built = _build(ast.parse(text, mode="eval").body)
+    except (SyntaxError, TypeError, ValueError) as error:
+        raise RecipeError(f"cannot read {text!r}: {error}") from error
+    assert isinstance(built, Clipping)
+    return built
+
+
+_NAMES: dict[str, Any] = {
+    "Clipping": Clipping, "inf": math.inf,
+    **{name: getattr(axis, name) for axis in (scopes, norms, thresholds, rescales, nonfinite) for name in axis.__all__},
+}  # fmt: skip
+
+
+def _build(node: ast.expr) -> Any:
+    """Build what a repr of this library says: calls of its own axis classes on literals, and nothing else."""
+    match node:
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords) if name in _NAMES and name[0].isupper():
+            return _NAMES[name](*map(_build, args), **{str(k.arg): _build(k.value) for k in keywords})
+        case ast.Name(id=name) if name in _NAMES:
+            return _NAMES[name]
+        case ast.Tuple(elts=items):
+            return tuple(map(_build, items))
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_build(operand)
+        case ast.Constant(value=value):
+            return value
+    raise ValueError(f"{ast.unparse(node)!r} is not part of a recipe (a schedule that is a function has no spelling)")
+
+
+def _readable(error: Exception, recipe: Recipe) -> str:
+    """Take Python's own words about a call out of a message."""
+    return str(error).replace(f"{recipe.name}() ", "it is ")

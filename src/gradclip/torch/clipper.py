@@ -1,0 +1,138 @@
+"""A method bound to parameters, with its step count and history."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradclip.clipping import Clipping, as_clipping
+from gradclip.errors import NonFiniteGradientError, StateError, listed
+from gradclip.nonfinite import Skip
+from gradclip.result import ClipResult
+from gradclip.torch.pipeline import run
+from gradclip.torch.plan import Plan
+from gradclip.torch.targets import Clippable, resolve
+
+__all__ = ["Clipper"]
+
+_VERSION = 1
+_HISTORY = "threshold."
+
+
+class Clipper:
+    """Clip the same parameters step after step, keeping the threshold's history and counting skipped steps.
+
+    Args:
+        target: a model, an optimizer, named parameters or parameters; a tied parameter counts once.
+        clipping: a recipe, or its spelling.
+        optimizer: its param groups are the groups; every parameter must be one of its own.
+
+    Raises:
+        TypeError: gradients instead of parameters, or something that is neither.
+        TargetError: an exhausted iterator, a parameter the optimizer does not own, or a scope that does not fit.
+
+    >>> model = torch.nn.Linear(2, 1)
+    >>> clipper = Clipper(model, "global_norm:linear(10,1,1000)")
+    >>> model(torch.ones(1, 2)).sum().backward()
+    >>> result = clipper.clip_()
+    >>> clipper.step, sorted(clipper.state_dict())
+    (1, ['recipe', 'skipped', 'skipped_in_a_row', 'step', 'version'])
+    """
+
+    def __init__(self, target: Clippable, clipping: Clipping | str, *, optimizer: torch.optim.Optimizer | None = None) -> None:
+        self._plan = Plan(as_clipping(clipping), resolve(target, optimizer))
+        _ = self._plan.partition  # a scope that does not fit is said here, not at the first step
+        self._history: Mapping[str, Tensor] = {}
+        self.step = 0
+        """Steps taken so far, the skipped ones included."""
+        self.skipped = 0
+        """Steps dropped because of a non-finite gradient."""
+        self.skipped_in_a_row = 0
+        """The same, since the last finite step."""
+
+    @property
+    def clipping(self) -> Clipping:
+        """The method."""
+        return self._plan.clipping
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the parameters, in order."""
+        return self._plan.target.names
+
+    def clip_(self) -> ClipResult:
+        """Clip the parameters' gradients in place, as one step.
+
+        Raises:
+            NonFiniteGradientError: under ``Raise``, or after ``patience`` skipped steps in a row; nothing is changed.
+        """
+        parameters = self._plan.target.parameters
+
+        def put(i: int, grad: Tensor | None) -> None:
+            parameters[i].grad = grad
+
+        grads = [p.grad for p in parameters]
+        result, self._history = run(self._plan, grads, parameters, self._history, self.step, put)
+        self.step += 1
+        self._count_skips(result)
+        return result
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a flat dict: the recipe's spelling, the counters, and the threshold's arrays as they are."""
+        return {
+            "version": _VERSION,
+            "recipe": str(self.clipping),
+            "step": self.step,
+            "skipped": self.skipped,
+            "skipped_in_a_row": self.skipped_in_a_row,
+            **{_HISTORY + key: value.clone() for key, value in self._history.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up where a saved state left off, bit for bit.
+
+        Raises:
+            StateError: the state is of another version or recipe, or incomplete; nothing is loaded.
+        """
+        missing = [key for key in ("version", "recipe", "step", "skipped", "skipped_in_a_row") if key not in state]
+        if missing:
+            raise StateError(f"not a state of a Clipper: {listed(missing)} missing")
+        if state["version"] != _VERSION:
+            raise StateError(f"the state has version {state['version']}, this gradclip reads version {_VERSION}")
+        if state["recipe"] != str(self.clipping):
+            raise StateError(
+                f"the state belongs to {state['recipe']}, not to {self.clipping}: build the clipper with that recipe"
+            )
+        self._history = {k.removeprefix(_HISTORY): v.clone() for k, v in state.items() if k.startswith(_HISTORY)}
+        self.step, self.skipped = int(state["step"]), int(state["skipped"])
+        self.skipped_in_a_row = int(state["skipped_in_a_row"])
+
+    def __repr__(self) -> str:
+        return f"Clipper({self.clipping}, {len(self.names)} parameters, step {self.step})"
+
+    def _count_skips(self, result: ClipResult) -> None:
+        policy = self.clipping.nonfinite
+        if not result.skipped or not isinstance(policy, Skip):
+            self.skipped_in_a_row = 0
+            return
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        if self.skipped_in_a_row >= policy.patience:
+            after = f": {self.skipped_in_a_row} steps in a row were skipped; look for the first NaN, or lower the learning rate"
+            raise NonFiniteGradientError(result.nonfinite_names, after=after)
+        if self.skipped == 1:
+            warn_skipped(result)
+
+
+def warn_skipped(result: ClipResult) -> None:
+    """Say that a step was dropped, and where the non-finite gradient is."""
+    warnings.warn(
+        f"gradclip skipped a step: non-finite gradient in {listed(result.nonfinite_names)}. All gradients are None, so the "
+        "optimizer leaves weights and state as they are; nonfinite='raise' stops here instead.",
+        RuntimeWarning,
+        stacklevel=4,
+    )

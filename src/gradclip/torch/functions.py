@@ -1,0 +1,151 @@
+"""Clip once: in place, out of place, or only measure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from gradclip.clipping import Clipping, as_clipping
+from gradclip.errors import TargetError
+from gradclip.norms import Norm, as_norm
+from gradclip.recipes import tensor_norm
+from gradclip.result import ClipResult
+from gradclip.scopes import Entry
+from gradclip.torch.clipper import Clipper, warn_skipped
+from gradclip.torch.pipeline import run
+from gradclip.torch.plan import Plan
+from gradclip.torch.targets import Clippable, Target, resolve
+
+__all__ = ["clip", "clip_", "tensor_norms"]
+
+Grads = TypeVar("Grads")
+
+
+def clip_(target: Clippable, clipping: Clipping | str, *, step: int = 0) -> ClipResult:
+    """Clip the gradients of a model, an optimizer or parameters in place, once.
+
+    Between ``loss.backward()`` and ``optimizer.step()``; :func:`gradclip.attach` finds the right place by itself.
+
+    Args:
+        target: a model, an optimizer (its param groups are the groups), one parameter, or parameters, named or not.
+        clipping: a recipe such as ``global_norm(1.0)``, or its spelling ``"global_norm:1.0"``.
+        step: the step a scheduled threshold is at.
+
+    Returns:
+        The norms before and after, still on the device.
+
+    Raises:
+        TypeError: gradients instead of parameters.
+        TargetError: an exhausted iterator, or a method that does not fit these parameters.
+        ValueError: a method that keeps a history: use ``Clipper`` or ``attach``.
+        NonFiniteGradientError: a NaN or Inf, under ``nonfinite="raise"``.
+
+    >>> model = nn.Linear(3, 1, bias=False)
+    >>> model.weight.grad = torch.tensor([[1.0, 2.0, 2.0]])
+    >>> clip_(model, "global_norm:1.5")
+    ClipResult(norm=3, clipped_norm=1.5, coefficient=0.5, clipped, worst='weight')
+    >>> model.weight.grad
+    tensor([[0.5000, 1.0000, 1.0000]])
+    """
+    clipping = as_clipping(clipping)
+    _stateless(clipping)
+    clipper = Clipper(target, clipping)
+    clipper.step = step
+    return clipper.clip_()
+
+
+def clip(grads: Grads, clipping: Clipping | str, *, params: Any = None, step: int = 0) -> Any:
+    """Return clipped copies of gradients; the originals are not changed.
+
+    Args:
+        grads: a tensor, a list, tuple or dict of tensors (None where there is no gradient), or a model, whose gradients
+            are meant: they come back as a dict by name.
+        clipping: a recipe, or its spelling.
+        params: the weights, in the same form, for thresholds relative to them (a model brings its own).
+        step: the step a scheduled threshold is at.
+
+    Returns:
+        Copies in the form that was passed; None for every gradient if the step is skipped.
+
+    Raises:
+        TypeError: something else than tensors.
+        TargetError: a method that does not fit.
+        ValueError: a method that keeps a history: use ``Clipper`` or ``attach``.
+
+    >>> clip([torch.tensor([3.0, 4.0])], "global_norm:1")
+    [tensor([0.6000, 0.8000])]
+    >>> clip({"w": torch.tensor([-2.0, 0.1])}, "value:0.5")
+    {'w': tensor([-0.5000,  0.1000])}
+    """
+    clipping = as_clipping(clipping)
+    _stateless(clipping)
+    if isinstance(grads, nn.Module):
+        target = resolve(grads)
+        given: dict[str, Tensor | None] = {n: p.grad for n, p in zip(target.names, target.parameters, strict=True)}
+        return dict(zip(given, _clipped(Plan(clipping, target), list(given.values()), target.parameters, step), strict=True))
+    names, tensors = _flat(grads, "gradients")
+    weights = None if params is None else _flat(params, "params")[1]
+    if weights is not None and [None if w is None else w.shape for w in weights] != [w.shape for w in weights if w is not None]:
+        raise TypeError("params must be tensors, one for each gradient")
+    shapes = [t.shape if t is not None else w.shape if w is not None else torch.Size((0,))
+              for t, w in zip(tensors, weights or tensors, strict=True)]  # fmt: skip
+    entries = tuple(Entry(name, tuple(shape)) for name, shape in zip(names, shapes, strict=True))
+    out = _clipped(Plan(clipping, Target((), entries)), tensors, weights, step)
+    if isinstance(grads, Tensor):
+        return out[0]
+    if isinstance(grads, Mapping):
+        return dict(zip(grads, out, strict=True))
+    return tuple(out) if isinstance(grads, tuple) else out
+
+
+def tensor_norms(target: Clippable, norm: Norm | float | str = 2) -> dict[str, float]:
+    """Return the norm of every parameter's gradient by name: which layer explodes, which one vanishes.
+
+    Parameters without a gradient are left out. The values are read from the device together, not one by one.
+
+    >>> model = nn.Linear(2, 1)
+    >>> model(torch.tensor([[3.0, 4.0]])).sum().backward()
+    >>> tensor_norms(model)
+    {'weight': 5.0, 'bias': 1.0}
+    """
+    plan = Plan(tensor_norm(float("inf"), norm=as_norm(norm), nonfinite="propagate"), resolve(target))
+    grads = [p.grad for p in plan.target.parameters]
+    result, _ = run(plan, grads, None, {}, 0, lambda i, grad: None)
+    values = result.tensor_norms.tolist()
+    return {name: value for name, value, grad in zip(plan.target.names, values, grads, strict=True) if grad is not None}
+
+
+def _stateless(clipping: Clipping) -> None:
+    if clipping.threshold.stateful:
+        raise ValueError(
+            f"{clipping} learns from past steps: use gradclip.Clipper(model, ...) or gradclip.attach(optimizer, ...)"
+        )
+
+
+def _clipped(plan: Plan, grads: Sequence[Tensor | None], weights: Sequence[Any] | None, step: int) -> list[Tensor | None]:
+    _ = plan.partition
+    copies = [None if g is None else g.detach().clone() for g in grads]
+    result, _ = run(plan, list(copies), weights, {}, step, copies.__setitem__)
+    if result.skipped:
+        warn_skipped(result)
+    return copies
+
+
+def _flat(tree: Any, what: str) -> tuple[list[str], list[Tensor | None]]:
+    if isinstance(tree, Tensor):
+        return ["0"], [tree]
+    if isinstance(tree, Mapping):
+        names, values = [str(key) for key in tree], list(tree.values())
+    elif isinstance(tree, (list, tuple)):
+        names, values = [str(i) for i in range(len(tree))], list(tree)
+    elif hasattr(tree, "__next__"):
+        raise TargetError(f"{what} must be a list, not an iterator, which can be read only once: pass list(...)")
+    else:
+        raise TypeError(f"{what} must be a tensor, a list, tuple or dict of tensors, or a model, not {type(tree).__name__}")
+    for name, item in zip(names, values, strict=True):
+        if item is not None and not isinstance(item, Tensor):
+            raise TypeError(f"{what} must be tensors, but {name!r} is {type(item).__name__}")
+    return names, values

@@ -1,0 +1,130 @@
+"""What a user may pass to be clipped, and what clipping needs to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from gradclip.errors import TargetError, listed
+from gradclip.scopes import Entry
+
+__all__ = ["Clippable", "Target", "resolve"]
+
+Clippable: TypeAlias = (
+    nn.Module | torch.optim.Optimizer | Tensor | Mapping[str, Tensor] | Iterable[Tensor] | Iterable[tuple[str, Tensor]]
+)
+"""A model, an optimizer, one parameter, or parameters: named (a mapping or pairs, as ``model.named_parameters()``) or not."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The parameters, each once, and for each what a scope may know of it."""
+
+    parameters: tuple[Tensor, ...]
+    entries: tuple[Entry, ...]
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The name of each parameter."""
+        return tuple(entry.name for entry in self.entries)
+
+
+def resolve(target: Clippable, optimizer: torch.optim.Optimizer | None = None) -> Target:
+    """Find the parameters in what a user passed; one that appears twice (tied weights) counts once.
+
+    With ``optimizer`` its param groups are the groups, and every parameter must be one of its own.
+
+    Raises:
+        TypeError: something else than a model, an optimizer or parameters; gradients instead of parameters.
+        TargetError: an iterator with nothing left in it, or a parameter the optimizer does not own.
+    """
+    if isinstance(target, torch.optim.Optimizer):
+        optimizer = target
+    groups = _groups(optimizer) if optimizer is not None else {}
+    layouts = _unit_layouts(target) if isinstance(target, nn.Module) else {}
+    found: dict[int, tuple[Tensor, Entry]] = {}
+    for name, parameter in _named(target):
+        _check(name, parameter)
+        if id(parameter) not in found:
+            axis, runs = layouts.get(id(parameter), (0, 1))
+            entry = Entry(name, tuple(parameter.shape), groups.get(id(parameter)), axis, runs)
+            found[id(parameter)] = (parameter, entry)
+    if optimizer is not None and target is not optimizer:
+        found = _owned(found, groups)
+    return Target(tuple(p for p, _ in found.values()), tuple(e for _, e in found.values()))
+
+
+def _named(target: Clippable) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(target, nn.Module):
+        yield from target.named_parameters()
+    elif isinstance(target, torch.optim.Optimizer):
+        yield from _optimizer_names(target)
+    elif isinstance(target, Tensor):
+        yield "0", target
+    elif isinstance(target, Mapping):
+        yield from target.items()
+    elif isinstance(target, Iterable) and not isinstance(target, (str, bytes)):
+        yield from _listed(target)
+    else:
+        raise TypeError(f"a model, an optimizer or parameters are expected, not {type(target).__name__}")
+
+
+def _listed(target: Iterable[Tensor] | Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    item = None
+    for number, item in enumerate(target):
+        if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str):
+            yield item
+        elif isinstance(item, Tensor):
+            yield str(number), item
+        else:
+            raise TypeError(f"parameters or (name, parameter) pairs are expected, but item {number} is {type(item).__name__}")
+    if item is None and isinstance(target, Iterator):
+        raise TargetError(
+            "the iterator of parameters is empty, so nothing would be clipped: it was already consumed; "
+            "pass the model, or list(model.parameters()), or call model.parameters() again"
+        )
+
+
+def _optimizer_names(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+    """Name parameters as the optimizer knows them (torch >= 2.6 keeps names it was built with), else by position."""
+    for g, group in enumerate(optimizer.param_groups):
+        names = group.get("param_names") or [f"group{g}.{i}" for i in range(len(group["params"]))]
+        yield from zip(names, group["params"], strict=True)
+
+
+def _groups(optimizer: torch.optim.Optimizer) -> dict[int, int]:
+    return {id(p): g for g, group in enumerate(optimizer.param_groups) for p in group["params"]}
+
+
+def _check(name: object, parameter: object) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"a parameter's name must be a string, not {type(name).__name__}")
+    if not isinstance(parameter, Tensor):
+        raise TypeError(f"{name!r} must be a parameter, not {type(parameter).__name__}")
+    gradient_like = not parameter.is_leaf and not parameter.retains_grad
+    if gradient_like or (not parameter.requires_grad and not isinstance(parameter, nn.Parameter) and parameter.grad is None):
+        raise TypeError(
+            f"{name!r} looks like a gradient, not a parameter, so there would be nothing to clip: "
+            "pass the parameters (their .grad is clipped), or use gradclip.clip(gradients, ...) for copies"
+        )
+
+
+def _owned(found: dict[int, tuple[Tensor, Entry]], groups: Mapping[int, int]) -> dict[int, tuple[Tensor, Entry]]:
+    """Keep what the optimizer owns; a frozen parameter that it does not own is no mistake, any other is."""
+    strangers = [e.name for key, (p, e) in found.items() if key not in groups and p.requires_grad]
+    if strangers:
+        raise TargetError(
+            f"the optimizer does not own {listed(strangers)}: add them to it, or pass only the parameters it steps"
+        )
+    return {key: pair for key, pair in found.items() if key in groups}
+
+
+def _unit_layouts(model: nn.Module) -> dict[int, tuple[int, int]]:
+    """Find the weights whose output units do not lie along axis 0: transposed convolutions, (in, out / groups, ...)."""
+    transposed = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+    return {id(m.weight): (1, m.groups) for m in model.modules() if isinstance(m, transposed)}
