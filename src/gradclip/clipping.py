@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradclip.nonfinite import Nonfinite, Skip
-from gradclip.norms import L2, Norm
+from gradclip.norms import L2, LINF, Norm
 from gradclip.rescales import Hard, Rescale
 from gradclip.scopes import PerElement, PerGroup, Scope, Whole
 from gradclip.thresholds import Bounds, Constant, Threshold
@@ -61,8 +61,7 @@ class Clipping:
                 article = "an" if kind.__name__[0] in "AEIOU" else "a"
                 raise TypeError(f"{axis} must be {article} {kind.__name__}, not {type(given).__name__} ({given!r})")
         if isinstance(self.scope, PerElement):
-            # |x| is the norm of a single element whatever p is: one way to write it, so that equal things compare equal.
-            object.__setattr__(self, "norm", Norm(float("inf")))
+            _one_way_to_write_elements(self)
         _check_bounds(self)
         _check_group_thresholds(self)
 
@@ -93,6 +92,14 @@ def as_clipping(clipping: Clipping | str) -> Clipping:
     if callable(clipping):
         hint = f": call it first, for example {getattr(clipping, '__name__', 'global_norm')}(1.0)"
     raise TypeError(f"a recipe such as gradclip.global_norm(1.0) is expected, not {type(clipping).__name__}{hint}")
+
+
+def _one_way_to_write_elements(clipping: Clipping) -> None:
+    """Equal methods compare equal: a single element's norm is |x| whatever p is, and a constant limit is an interval."""
+    object.__setattr__(clipping, "norm", LINF)
+    if isinstance(clipping.threshold, Constant) and isinstance(clipping.threshold.value, float):
+        bound = clipping.threshold.value
+        object.__setattr__(clipping, "threshold", Bounds(-bound, bound))
 
 
 def _check_bounds(clipping: Clipping) -> None:

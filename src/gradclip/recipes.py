@@ -16,7 +16,7 @@ from gradclip.nonfinite import Nonfinite, as_nonfinite
 from gradclip.norms import L2, RMS, Norm, as_norm
 from gradclip.rescales import Hard, Normalise, Soft
 from gradclip.scopes import PerElement, PerGroup, PerTensor, PerUnit, Whole, patterns_of
-from gradclip.thresholds import Bounds, Relative, Threshold, as_threshold, number, positive
+from gradclip.thresholds import Bounds, Relative, Threshold, as_threshold, number
 
 __all__ = [
     "RECIPES", "Recipe", "agc", "block_rms", "global_norm", "group_norm", "normalise", "tensor_norm", "value",
@@ -109,15 +109,9 @@ def value(
     >>> value(0.5) == value(-0.5, 0.5)
     True
     """
-    if high is not None:
-        if isinstance(low, Threshold) or callable(low):
-            raise TypeError("a scheduled bound is symmetric: give it alone, without high")
-        threshold: Threshold = Bounds(low, high)
-    else:
-        threshold = as_threshold(low)
-        if isinstance(low, (int, float)):
-            bound = positive(low, "the bound")
-            threshold = Bounds(-bound, bound)
+    if high is not None and (isinstance(low, Threshold) or callable(low)):
+        raise TypeError("a moving bound is symmetric: give it alone, without an upper bound")
+    threshold = as_threshold(low) if high is None else Bounds(number(low, "the lower bound"), high)
     return Clipping(PerElement(patterns_of(exclude)), L2, threshold, Hard(), as_nonfinite(nonfinite))
 
 

@@ -64,12 +64,11 @@ class Constant(Threshold):
     uniform: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.value, Sequence):
-            object.__setattr__(self, "value", tuple(positive(v, "a threshold") for v in self.value))
-            if not self.value:
-                raise ValueError("a threshold for each group needs at least one value")
-        else:
-            object.__setattr__(self, "value", positive(self.value, "a threshold"))
+        each = self.value if isinstance(self.value, Sequence) else (self.value,)
+        values = tuple(positive(value, "a threshold") for value in each)
+        if not values:
+            raise ValueError("a threshold for each group needs at least one value")
+        object.__setattr__(self, "value", values if len(values) > 1 else values[0])
 
     def limits(self, norms: Array, state: State, context: Context) -> tuple[Array | float, State]:
         if isinstance(self.value, tuple):

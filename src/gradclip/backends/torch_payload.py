@@ -31,7 +31,7 @@ class Payload:
             return torch.zeros(self.shape)
         if self.indices is None:
             return self.values
-        return torch.sparse_coo_tensor(self.indices, self.values, self.shape, is_coalesced=True).to_dense()
+        return torch.sparse_coo_tensor(self.indices, self.values, self.shape, is_coalesced=True, check_invariants=False).to_dense()
 
 
 def payload_of(grad: Tensor | None, shape: torch.Size, name: str) -> tuple[Payload, Tensor | None]:

@@ -86,7 +86,9 @@ def _decide(
     if threshold.needs_weights:
         if weights is None:
             raise TargetError(f"{plan.clipping} needs the weights: pass parameters, or the weights with params=...")
-        weight_payloads = [Payload(w.detach(), w.shape) for w in weights]
+        weight_payloads = [
+            Payload(None if x.values is None else w.detach(), w.shape) for w, x in zip(weights, payloads, strict=True)
+        ]
         weight_cells = backend.measure(weight_payloads, plan.clipping.norm.p, plan.partition, device)
         weight_norms = plan.block_norms(weight_cells, weight_payloads)
     norms = plan.block_norms(cells, payloads)
