@@ -20,9 +20,16 @@ class Rescale(ABC):
 
     formula: ClassVar[str]
 
+    def factors(self, norms: Array, limits: Array | float) -> Array:
+        """Return the factor of each block, shaped like ``norms``; 1 where the limit is inf, else NaN for a NaN norm."""
+        xp = namespace(norms)
+        if isinstance(limits, float):
+            return xp.ones_like(norms) if limits == xp.inf else self.phi(norms, limits)
+        return xp.where(limits == xp.inf, xp.ones_like(norms), self.phi(norms, limits))
+
     @abstractmethod
-    def factors(self, norms: Array, limits: Array) -> Array:
-        """Return the factor of each block, shaped like ``norms``; a NaN norm gives a NaN factor."""
+    def phi(self, norms: Array, limits: Array | float) -> Array:
+        """Return ``phi(n / T)`` for limits that are finite."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class Hard(Rescale):
 
     formula: ClassVar[str] = "min(1, T/n)"
 
-    def factors(self, norms: Array, limits: Array) -> Array:
+    def phi(self, norms: Array, limits: Array | float) -> Array:
         xp = namespace(norms)
         one = xp.ones_like(norms)
         return xp.where(norms <= limits, one, limits / xp.where(norms == 0, one, norms))
@@ -43,11 +50,10 @@ class Normalise(Rescale):
 
     formula: ClassVar[str] = "T/n"
 
-    def factors(self, norms: Array, limits: Array) -> Array:
+    def phi(self, norms: Array, limits: Array | float) -> Array:
         xp = namespace(norms)
         one = xp.ones_like(norms)
-        free = (norms == 0) | (limits == xp.inf)
-        return xp.where(free, one, limits / xp.where(norms == 0, one, norms))
+        return xp.where(norms == 0, one, limits / xp.where(norms == 0, one, norms))
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Soft(Rescale):
 
     formula: ClassVar[str] = "1/(1 + n/T)"
 
-    def factors(self, norms: Array, limits: Array) -> Array:
+    def phi(self, norms: Array, limits: Array | float) -> Array:
         return 1.0 / (1.0 + norms / limits)
 
 
@@ -78,12 +84,12 @@ class Band(Rescale):
         if not self.max_gain >= 1:
             raise ValueError(f"max_gain must be >= 1, not {self.max_gain}")
 
-    def factors(self, norms: Array, limits: Array) -> Array:
+    def phi(self, norms: Array, limits: Array | float) -> Array:
         xp = namespace(norms)
         one = xp.ones_like(norms)
         ratio = limits / xp.where(norms == 0, one, norms)
         gain = xp.where(self.low * ratio > self.max_gain, one * self.max_gain, self.low * ratio)
-        up = (norms < self.low * limits) & (norms > 0) & (limits < xp.inf)
+        up = (norms < self.low * limits) & (norms > 0)
         return xp.where(norms <= limits, xp.where(up, gain, one), ratio)
 
 
@@ -93,7 +99,7 @@ class Drop(Rescale):
 
     formula: ClassVar[str] = "0 if n > T else 1"
 
-    def factors(self, norms: Array, limits: Array) -> Array:
+    def phi(self, norms: Array, limits: Array | float) -> Array:
         xp = namespace(norms)
         zero: Any = norms * 0  # NaN stays NaN
         return xp.where(norms <= limits, xp.ones_like(norms), zero)

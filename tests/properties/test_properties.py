@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def test_order_does_not_matter(case, norm, seed):
 def test_how_tensors_are_split_does_not_matter(size, cuts, dtype, seed, norm):
     (whole,) = made([(size,)], dtype, seed)
     edges = sorted({0, size, *(min(c, size) for c in cuts)})
-    parts = [nn.Parameter(torch.ones(b - a, dtype=dtype)) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [nn.Parameter(torch.ones(b - a, dtype=dtype)) for a, b in pairwise(edges)]
     for part, a, b in zip(parts, edges, edges[1:], strict=False):
         part.grad = whole.grad[a:b].clone()
     threshold = 0.1

@@ -64,9 +64,10 @@ def scale_tensors(payloads: Sequence[Payload], factors: Sequence[float] | Tensor
         if payload.values is not None and factor != 1.0:
             values = payload.values
             by_factor.setdefault((values.device, values.dtype, factor), []).append(values)
-    for (_, dtype, factor), values_of in by_factor.items():
+    for (device, dtype, factor), values_of in by_factor.items():
         for part in _steps(factor, dtype):
-            torch._foreach_mul_(values_of, part)
+            # On the CPU a Python number would be rounded to float16 first; a 0-dim tensor is not.
+            torch._foreach_mul_(values_of, torch.tensor(part, dtype=torch.float64) if device.type == "cpu" else part)
 
 
 def scale_units(payloads: Sequence[Payload], factors: Sequence[Tensor], partition: Partition) -> None:

@@ -31,7 +31,8 @@ class Payload:
             return torch.zeros(self.shape)
         if self.indices is None:
             return self.values
-        return torch.sparse_coo_tensor(self.indices, self.values, self.shape, is_coalesced=True, check_invariants=False).to_dense()
+        stored = torch.sparse_coo_tensor(self.indices, self.values, self.shape, is_coalesced=True, check_invariants=False)
+        return stored.to_dense()
 
 
 def payload_of(grad: Tensor | None, shape: torch.Size, name: str) -> tuple[Payload, Tensor | None]:

@@ -87,7 +87,9 @@ def attach(
     """Clip every step of an optimizer, from inside its ``step()``; leave the training loop as it is.
 
     Accumulated gradients are clipped once, when the step is taken; gradients that a ``GradScaler`` has scaled are unscaled
-    first; the gradients of a closure (LBFGS) are clipped each time it is called. A GAN attaches to each of its optimizers.
+    first; the gradients of a closure are clipped each time it is called. A GAN attaches to each of its optimizers.
+    (LBFGS learns curvature from differences of gradients: a threshold that is reached all the time misleads it, with this
+    function as with any other way to clip; use one that only catches spikes.)
 
     Args:
         optimizer: any ``torch.optim`` optimizer.

@@ -104,7 +104,8 @@ def _asked(plan: Plan, decision: Decision) -> Tensor:
         return decision.cells
     if plan.per_tensor:
         return decision.factors
-    return torch.stack([(f != 1).any() for f in plan.split(decision.factors)]).to(decision.factors.dtype)
+    changed = [(factors != 1).any().reshape(1) for factors in plan.split(decision.factors)]
+    return torch.cat([decision.factors[:0], *changed])
 
 
 def _apply(
