@@ -27,15 +27,16 @@ class Attachment:
         """The clipper that runs inside the step."""
         self.result: ClipResult | None = None
         """What the last step did; None before the first."""
+        self.optimizer = optimizer
+        """The optimizer it clips."""
         self._scaler = scaler
-        self._optimizer = optimizer
         self._hook = optimizer.register_step_pre_hook(self._before_step)
 
     def detach(self) -> None:
         """Stop clipping; may be called twice."""
         self._hook.remove()
-        if _attached.get(self._optimizer) is self:
-            del _attached[self._optimizer]
+        if _attached.get(self.optimizer) is self:
+            del _attached[self.optimizer]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the clipper's state, for a checkpoint."""
@@ -52,7 +53,7 @@ class Attachment:
         self.detach()
 
     def __repr__(self) -> str:
-        return f"Attachment({type(self._optimizer).__name__}, {self.clipper!r})"
+        return f"Attachment({type(self.optimizer).__name__}, {self.clipper!r})"
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)

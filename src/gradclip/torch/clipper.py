@@ -60,6 +60,11 @@ class Clipper:
         return self._plan.clipping
 
     @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """The parameters, each once."""
+        return self._plan.target.parameters
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The names of the parameters, in order."""
         return self._plan.target.names

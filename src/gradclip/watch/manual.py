@@ -1,0 +1,95 @@
+"""Training without an optimizer: ``loss.backward()``, then the script changes its tensors by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradclip.watch.stream import Stream
+
+__all__ = ["ManualLoop"]
+
+SETTLED = 3
+"""After so many times the same leaves, the graph is searched only now and then."""
+SEARCH_EVERY = 50
+
+
+class ManualLoop:
+    """Tell the steps of a hand-written update apart: a step is over when its gradients were reset.
+
+    Args:
+        new_stream: makes the stream for the leaves that are found.
+        finish: is given the stream and the gradient norms of each step that is over.
+    """
+
+    def __init__(self, new_stream: Callable[[Sequence[Tensor]], Stream], finish: Callable[[Stream, Tensor], None]) -> None:
+        self.stream: Stream | None = None
+        self._new_stream, self._finish = new_stream, finish
+        self._leaves: list[Tensor] = []
+        self._searches = self._same = 0
+        self._pending: Tensor | None = None
+        self._versions: list[tuple[int, int]] = []
+
+    def before_backward(self, tensor: Tensor) -> None:
+        """Close the last step if its gradients were reset, and find the leaves that the next ones will be on."""
+        if self._pending is not None and self._was_reset():
+            self.close()
+        self._searches += 1
+        if self._same < SETTLED or self._searches % SEARCH_EVERY == 0:
+            self._search(tensor)
+
+    def after_backward(self) -> None:
+        """Measure the gradients that have just appeared."""
+        if self.stream is not None:
+            self._pending = self.stream.grad_norms()
+            self._versions = self._marks()
+
+    def close(self) -> None:
+        """The step that is under way is over."""
+        if self.stream is not None and self._pending is not None:
+            pending, self._pending = self._pending, None
+            self._finish(self.stream, pending)
+
+    def _search(self, tensor: Tensor) -> None:
+        leaves = leaves_of(tensor)
+        keys = {id(leaf) for leaf in leaves}
+        if self.stream is not None and self.stream.covers(keys):
+            self._same += 1
+        elif leaves:
+            self.close()
+            self._same = 0
+            self._leaves, self.stream = leaves, self._new_stream(leaves)
+
+    def _marks(self) -> list[tuple[int, int]]:
+        return [(id(leaf.grad), leaf.grad._version) if leaf.grad is not None else (0, 0) for leaf in self._leaves]
+
+    def _was_reset(self) -> bool:
+        """Whether the gradients are others than backward left, or zeros (``grad.data.zero_()`` leaves no mark)."""
+        if self._marks() != self._versions:
+            return True
+        return not any(bool((leaf.grad != 0).any()) for leaf in self._leaves if leaf.grad is not None)
+
+
+def leaves_of(tensor: Tensor) -> list[Tensor]:
+    """Return the leaves that ``tensor.backward()`` will give gradients to, in the order they are met.
+
+    >>> a, b = torch.ones(1, requires_grad=True), torch.ones(1, requires_grad=True)
+    >>> [leaf is a or leaf is b for leaf in leaves_of(a * b + a)]
+    [True, True]
+    """
+    found: dict[int, Tensor] = {}
+    waiting: list[Any] = [tensor.grad_fn]
+    seen: set[Any] = set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if isinstance(variable, torch.Tensor):
+            found[id(variable)] = variable
+        waiting.extend(following for following, _ in node.next_functions)
+    return list(found.values())

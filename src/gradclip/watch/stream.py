@@ -1,0 +1,137 @@
+"""One thing that updates parameters, an optimizer or a hand-written loop, and what is measured of it."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from gradclip.backends.torch_norms import carrier, norms_of
+from gradclip.backends.torch_payload import payload_of
+from gradclip.record.schema import ABSENT, TensorInfo
+from gradclip.watch.names import names_for
+
+__all__ = ["Stream", "grad_norms"]
+
+
+class Stream:
+    """The parameters of one optimizer (or of a loop without one), in a fixed order.
+
+    Args:
+        number: which optimizer of the run it is.
+        parameters: its parameters; held weakly, a run must not keep a model alive.
+        optimizer: None for a hand-written update.
+        names: names that are known already, by the parameter's identity.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        parameters: Sequence[Tensor],
+        optimizer: torch.optim.Optimizer | None = None,
+        names: Mapping[int, str] | None = None,
+    ) -> None:
+        self.number = number
+        self.step = 0
+        self._references: list[weakref.ref[Tensor]] = []
+        self._place: dict[int, int] = {}
+        self._names = names or {}
+        self._optimizer = None if optimizer is None else weakref.ref(optimizer)
+        self._before: list[Tensor] | None = None
+        self.adopt(parameters)
+
+    def __len__(self) -> int:
+        return len(self._references)
+
+    def adopt(self, parameters: Sequence[Tensor]) -> None:
+        """Take up the parameters that are new, behind the ones it has (``add_param_group`` was called)."""
+        for parameter in parameters:
+            if id(parameter) not in self._place:
+                self._place[id(parameter)] = len(self._references)
+                self._references.append(weakref.ref(parameter))
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer | None:
+        """The optimizer, while it lives."""
+        return None if self._optimizer is None else self._optimizer()
+
+    def parameters(self) -> list[Tensor | None]:
+        """The parameters, None where one is gone."""
+        return [reference() for reference in self._references]
+
+    def owns(self, parameters: Sequence[Tensor]) -> bool:
+        """Whether any of these parameters is one of its own."""
+        return any(id(p) in self._place for p in parameters)
+
+    def covers(self, keys: set[int]) -> bool:
+        """Whether these are exactly its parameters, by identity."""
+        return keys == self._place.keys()
+
+    def describe(self) -> list[TensorInfo]:
+        """Return what the run file says of each tensor."""
+        optimizer, parameters = self.optimizer, self.parameters()
+        unnamed = [p for p in parameters if p is not None and id(p) not in self._names]
+        names = {**self._names, **{id(p): name for p, name in zip(unnamed, names_for(unnamed, optimizer), strict=True)}}
+        groups: dict[int, int] = {}
+        if optimizer is not None:
+            groups = {id(p): g for g, group in enumerate(optimizer.param_groups) for p in group["params"]}
+        return [
+            TensorInfo("?", (), optimizer=self.number)
+            if p is None
+            else TensorInfo(names[id(p)], tuple(p.shape), optimizer=self.number, group=groups.get(id(p), 0))
+            for p in parameters
+        ]
+
+    def learning_rates(self) -> list[float]:
+        """Return the learning rate of each param group."""
+        optimizer = self.optimizer
+        return [] if optimizer is None else [float(group.get("lr", 0.0)) for group in optimizer.param_groups]
+
+    def grad_norms(self) -> Tensor:
+        """Return the L2 norm of each parameter's gradient, ``ABSENT`` where there is none."""
+        return grad_norms(self.parameters())
+
+    def weight_norms(self) -> Tensor:
+        """Return the L2 norm of each parameter."""
+        return _norms([None if p is None else p.detach() for p in self.parameters()])
+
+    @torch.no_grad()
+    def before_update(self) -> None:
+        """Keep a copy of the weights, to measure how far the step moves them."""
+        self._before = [torch.empty(0) if p is None else p.detach().clone() for p in self.parameters()]
+
+    @torch.no_grad()
+    def update_norms(self) -> Tensor | None:
+        """Return how far each parameter moved since :meth:`before_update`; None without it."""
+        before, self._before = self._before, None
+        if before is None:
+            return None
+        return _norms([None if p is None else p.detach() - b for p, b in zip(self.parameters(), before, strict=True)])
+
+
+@torch.no_grad()
+def grad_norms(parameters: Sequence[Tensor | None]) -> Tensor:
+    """Return the L2 norm of each gradient as one vector on the device, ``ABSENT`` where there is none."""
+    return _norms([None if p is None else p.grad for p in parameters])
+
+
+def _norms(tensors: Sequence[Tensor | None]) -> Tensor:
+    present = [_values(t) for t in tensors if t is not None]
+    device = present[0].device if present else torch.device("cpu")
+    norms = norms_of(present, 2.0, device)
+    if len(present) == len(tensors):
+        return norms
+    all_norms = torch.full((len(tensors),), ABSENT, dtype=carrier(device), device=device)
+    all_norms[[i for i, t in enumerate(tensors) if t is not None]] = norms
+    return all_norms
+
+
+def _values(tensor: Tensor) -> Tensor:
+    """What of a gradient is measured; nothing is put in its place."""
+    if hasattr(tensor, "to_local"):  # a sharded tensor: this rank's part, said in the report
+        tensor = tensor.to_local()
+    values = payload_of(tensor, tensor.shape, "")[0].values
+    assert values is not None
+    return values
