@@ -22,10 +22,11 @@ State: TypeAlias = Mapping[str, Array]
 
 @dataclass(frozen=True)
 class Context:
-    """What a rule may know besides the norms: the step (from 0), and the norm of each block's weights."""
+    """What a rule may know besides the norms: the step (from 0), and each block's weight norm and learning rate."""
 
     step: int = 0
     weight_norms: Array | None = None
+    lr: Array | None = None
 
 
 class Threshold(ABC):
@@ -33,6 +34,8 @@ class Threshold(ABC):
 
     needs_weights: ClassVar[bool] = False
     """The rule reads ``context.weight_norms``."""
+    needs_lr: ClassVar[bool] = False
+    """The rule reads ``context.lr``, so it needs the optimizer."""
     stateful: ClassVar[bool] = False
     """The rule keeps a history, so it needs a ``Clipper`` or ``attach``."""
     uniform: ClassVar[bool] = False

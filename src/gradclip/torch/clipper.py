@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from gradclip.clipping import Clipping, as_clipping
-from gradclip.errors import NonFiniteGradientError, StateError, listed
+from gradclip.errors import NonFiniteGradientError, StateError, TargetError, listed
 from gradclip.nonfinite import Skip
 from gradclip.result import ClipResult
+from gradclip.torch.deciding import Known
 from gradclip.torch.pipeline import run
 from gradclip.torch.plan import Plan
 from gradclip.torch.targets import Clippable, resolve
@@ -46,6 +47,9 @@ class Clipper:
     def __init__(self, target: Clippable, clipping: Clipping | str, *, optimizer: torch.optim.Optimizer | None = None) -> None:
         self._plan = Plan(as_clipping(clipping), resolve(target, optimizer))
         _ = self._plan.partition  # a scope that does not fit is said here, not at the first step
+        self._optimizer = target if isinstance(target, torch.optim.Optimizer) else optimizer
+        if self.clipping.threshold.needs_lr and self._optimizer is None:
+            raise TargetError(f"{self.clipping} needs the learning rate: use gradclip.attach(optimizer, ...)")
         self._history: Mapping[str, Tensor] = {}
         self.step = 0
         """Steps taken so far, the skipped ones included."""
@@ -80,8 +84,8 @@ class Clipper:
         def put(i: int, grad: Tensor | None) -> None:
             parameters[i].grad = grad
 
-        grads = [p.grad for p in parameters]
-        result, self._history = run(self._plan, grads, parameters, self._history, self.step, put)
+        known = Known(parameters, self._learning_rates(), self._history, self.step)
+        result, self._history = run(self._plan, [p.grad for p in parameters], put, known)
         self.step += 1
         self._count_skips(result)
         return result
@@ -112,12 +116,28 @@ class Clipper:
             raise StateError(
                 f"the state belongs to {state['recipe']}, not to {self.clipping}: build the clipper with that recipe"
             )
-        self._history = {k.removeprefix(_HISTORY): v.clone() for k, v in state.items() if k.startswith(_HISTORY)}
+        history = {k.removeprefix(_HISTORY): v for k, v in state.items() if k.startswith(_HISTORY)}
+        shapes = {key: tuple(value.shape) for key, value in history.items()}
+        expected = {key: tuple(value.shape) for key, value in self._expected_history().items()}
+        if history and shapes != expected:
+            raise StateError(f"the state has the arrays {shapes}, but these parameters need {expected}: was the model changed?")
+        self._history = {key: value.clone() for key, value in history.items()}
         self.step, self.skipped = int(state["step"]), int(state["skipped"])
         self.skipped_in_a_row = int(state["skipped_in_a_row"])
 
     def __repr__(self) -> str:
         return f"Clipper({self.clipping}, {len(self.names)} parameters, step {self.step})"
+
+    def _learning_rates(self) -> list[float] | None:
+        """The learning rate of each parameter, now."""
+        if self._optimizer is None or not self.clipping.threshold.needs_lr:
+            return None
+        rates = {id(p): float(group["lr"]) for group in self._optimizer.param_groups for p in group["params"]}
+        return [rates[id(p)] for p in self.parameters]
+
+    def _expected_history(self) -> Mapping[str, Tensor]:
+        """The state of a first step, by which a loaded one is checked."""
+        return self.clipping.threshold.init(torch.zeros(self._plan.partition.count, dtype=torch.float64))
 
     def _count_skips(self, result: ClipResult) -> None:
         policy = self.clipping.nonfinite

@@ -15,6 +15,7 @@ from gradclip.recipes import tensor_norm
 from gradclip.result import ClipResult
 from gradclip.scopes import Entry
 from gradclip.torch.clipper import Clipper, warn_skipped
+from gradclip.torch.deciding import Known
 from gradclip.torch.pipeline import run
 from gradclip.torch.plan import Plan
 from gradclip.torch.targets import Clippable, Target, resolve
@@ -113,7 +114,7 @@ def tensor_norms(target: Clippable, norm: Norm | float | str = 2) -> dict[str, f
     """
     plan = Plan(tensor_norm(float("inf"), norm=as_norm(norm), nonfinite="propagate"), resolve(target))
     grads = [p.grad for p in plan.target.parameters]
-    result, _ = run(plan, grads, None, {}, 0, lambda i, grad: None)
+    result, _ = run(plan, grads, lambda i, grad: None, Known())
     values = result.tensor_norms.tolist()
     return {name: value for name, value, grad in zip(plan.target.names, values, grads, strict=True) if grad is not None}
 
@@ -128,7 +129,7 @@ def _stateless(clipping: Clipping) -> None:
 def _clipped(plan: Plan, grads: Sequence[Tensor | None], weights: Sequence[Any] | None, step: int) -> list[Tensor | None]:
     _ = plan.partition
     copies = [None if g is None else g.detach().clone() for g in grads]
-    result, _ = run(plan, list(copies), weights, {}, step, copies.__setitem__)
+    result, _ = run(plan, list(copies), copies.__setitem__, Known(weights, number=step))
     if result.skipped:
         warn_skipped(result)
     return copies

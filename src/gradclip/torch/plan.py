@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -94,6 +95,16 @@ class Plan:
         totals = torch.zeros(p.count + 1, dtype=cells.dtype, device=cells.device)
         totals.index_add_(0, self._first.to(cells.device), sizes)
         return self._mean(norms, totals[: p.count])
+
+    def largest(self, of_tensors: Tensor) -> Tensor:
+        """Return for every block the largest of a number that each tensor has."""
+        p = self.partition
+        if isinstance(self.clipping.scope, PerElement):
+            included = [numel for numel, first in zip(p.cells, p.first, strict=True) if first is not None]
+            kept = of_tensors[self.included_cells(of_tensors)]
+            return torch.repeat_interleave(kept, torch.tensor(included, device=kept.device))
+        cells = of_tensors if p.views is None else of_tensors[self._tensor_of.to(of_tensors.device)]
+        return backend.combine(cells, math.inf, self._first.to(cells.device), p.count + 1)[: p.count]
 
     def cell_factors(self, factors: Tensor) -> Tensor:
         """Return the factor of every cell: its block's, or 1 where it is left out."""

@@ -1,0 +1,112 @@
+"""Measure the gradients of one step and decide what each block is multiplied by; nothing is changed here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from gradclip.backends import torch_eager as backend
+from gradclip.backends.torch_payload import Payload
+from gradclip.errors import TargetError
+from gradclip.thresholds import Context
+from gradclip.torch.plan import Plan
+
+__all__ = ["Decision", "Known", "State", "Step", "decide"]
+
+State: TypeAlias = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a step knows besides its gradients.
+
+    ``lrs`` is the learning rate of each parameter, where an optimizer tells.
+    """
+
+    weights: Sequence[Tensor] | None = None
+    lrs: Sequence[float] | None = None
+    state: State | None = None
+    number: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """The gradients of one step, laid out for a method."""
+
+    plan: Plan
+    payloads: Sequence[Payload]
+    known: Known
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the norms of all gradients come together."""
+        return next((x.values.device for x in self.payloads if x.values is not None), torch.device("cpu"))
+
+    def measure(self, payloads: Sequence[Payload] | None = None) -> Tensor:
+        """Return the norm of every cell of the gradients (or of other tensors laid out alike)."""
+        chosen = self.payloads if payloads is None else payloads
+        return backend.measure(chosen, self.plan.clipping.norm.p, self.plan.partition, self.device)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was measured, and what follows from it."""
+
+    cells: Tensor
+    factors: Tensor
+    limits: Tensor | float
+    state: State
+    bounds: tuple[float, float] | None = None
+
+    def asked(self, plan: Plan) -> Tensor:
+        """What the host has to know to apply: the factor of each block, or which tensors have one other than 1."""
+        if plan.clamps:
+            return self.cells
+        if plan.per_tensor:
+            return self.factors
+        changed = [(factors != 1).any().reshape(1) for factors in plan.split(self.factors)]
+        return torch.cat([self.factors[:0], *changed])
+
+
+def decide(step: Step) -> Decision:
+    """Measure, and ask the threshold and the rescale.
+
+    Raises:
+        TargetError: the threshold needs weights or a learning rate that were not given.
+    """
+    threshold, rescale, state = step.plan.clipping.threshold, step.plan.clipping.rescale, step.known.state or {}
+    cells = step.measure()
+    if step.plan.clamps:
+        low, high, state = threshold.bounds(cells, state, Context(step.known.number))
+        return Decision(cells, cells.new_zeros(0), high, state, (float(low), float(high)))
+    norms = step.plan.block_norms(cells, step.payloads)
+    if threshold.stateful and not state:
+        state = threshold.init(norms)
+    context = Context(step.known.number, _weight_norms(step), _learning_rates(step))
+    limits, state = threshold.limits(norms, state, context)
+    return Decision(cells, rescale.factors(norms, limits), limits, state)
+
+
+def _weight_norms(step: Step) -> Tensor | None:
+    """The norm of each block's weights, of the parameters that have a gradient."""
+    if not step.plan.clipping.threshold.needs_weights:
+        return None
+    if step.known.weights is None:
+        raise TargetError(f"{step.plan.clipping} needs the weights: pass parameters, or the weights with params=...")
+    pairs = zip(step.known.weights, step.payloads, strict=True)
+    weights = [Payload(None if grad.values is None else w.detach(), w.shape) for w, grad in pairs]
+    return step.plan.block_norms(step.measure(weights), weights)
+
+
+def _learning_rates(step: Step) -> Tensor | None:
+    """The largest learning rate in each block."""
+    if not step.plan.clipping.threshold.needs_lr:
+        return None
+    if step.known.lrs is None:
+        raise TargetError(f"{step.plan.clipping} needs the learning rate: use gradclip.attach(optimizer, ...)")
+    return step.plan.largest(torch.tensor(step.known.lrs, dtype=torch.float64, device=step.device))
