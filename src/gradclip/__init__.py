@@ -18,7 +18,24 @@ from gradclip.clipping import Clipping
 from gradclip.errors import GradclipError, NonFiniteGradientError, RecipeError, StateError, TargetError
 from gradclip.nonfinite import Propagate, Raise, Skip, Zero
 from gradclip.norms import L1, L2, LINF, RMS, Norm
-from gradclip.recipes import agc, block_rms, global_norm, group_norm, normalise, tensor_norm, value
+from gradclip.recipes import (
+    adagc,
+    agc,
+    aggc,
+    autoclip,
+    block_rms,
+    global_norm,
+    group_norm,
+    norm_growth,
+    normalise,
+    quantile,
+    skip_step,
+    spam,
+    tensor_norm,
+    trust,
+    value,
+    zclip,
+)
 from gradclip.rescales import Band, Drop, Hard, Normalise, Soft
 from gradclip.result import ClipResult
 from gradclip.scopes import PerElement, PerGroup, PerTensor, PerUnit, Whole
@@ -36,8 +53,9 @@ __all__ = [
     "GradclipError", "Hard", "Linear", "NonFiniteGradientError", "Norm", "Normalise", "PerElement", "PerGroup",
     "PerTensor", "PerUnit", "Propagate", "Raise", "RecipeError", "Relative", "Schedule", "Skip", "Soft", "StateError",
     "TargetError", "Whole", "Zero",
-    "agc", "attach", "block_rms", "clip", "clip_", "global_norm", "group_norm", "normalise", "parse", "tensor_norm",
-    "tensor_norms", "value",
+    "adagc", "agc", "aggc", "attach", "autoclip", "block_rms", "clip", "clip_", "global_norm", "group_norm",
+    "norm_growth", "normalise", "parse", "quantile", "skip_step", "spam", "tensor_norm", "tensor_norms", "trust",
+    "value", "zclip",
 ]  # fmt: skip
 
 _TORCH_NAMES = ("Attachment", "Clipper", "attach", "clip", "clip_", "tensor_norms")

@@ -6,18 +6,19 @@ Arguments are numbers, words, ``true``/``false``, lists with ``|`` between the i
 
 from __future__ import annotations
 
-import ast
 import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from difflib import get_close_matches
 from inspect import Parameter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gradclip import nonfinite, norms, rescales, scopes, thresholds
+from gradclip import adaptive, nonfinite, norms, rescales, scopes, thresholds
 from gradclip.clipping import Clipping
 from gradclip.errors import RecipeError
 from gradclip.recipes import RECIPES, Recipe
+
+if TYPE_CHECKING:
+    import ast
 
 __all__ = ["parse", "spell"]
 
@@ -39,6 +40,8 @@ def parse(spelling: str) -> Clipping:
     name, _, rest = text.partition(":")
     recipe = RECIPES.get(name.strip())
     if recipe is None:
+        from difflib import get_close_matches
+
         near = get_close_matches(name, RECIPES, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(RECIPES)}"
         raise RecipeError(f"unknown recipe {name!r}: {hint}")
@@ -60,6 +63,7 @@ def spell(clipping: Clipping) -> str:
         **vars(clipping.threshold), **vars(clipping.scope), **vars(clipping.rescale),
         "threshold": clipping.threshold, "norm": clipping.norm, "nonfinite": clipping.nonfinite,
         "soft": isinstance(clipping.rescale, rescales.Soft),
+        "per_tensor": isinstance(clipping.scope, scopes.PerTensor),
     }  # fmt: skip
     fields.setdefault("low", clipping.threshold)
     found: list[str] = []
@@ -162,6 +166,8 @@ def _written(value: Any) -> str:
 
 
 def _parse_long(text: str) -> Clipping:
+    import ast
+
     try:
         built = _build(ast.parse(text, mode="eval").body)
     except (SyntaxError, TypeError, ValueError) as error:
@@ -170,14 +176,17 @@ def _parse_long(text: str) -> Clipping:
     return built
 
 
+_AXES = (scopes, norms, thresholds, adaptive, rescales, nonfinite)
 _NAMES: dict[str, Any] = {
     "Clipping": Clipping, "inf": math.inf,
-    **{name: getattr(axis, name) for axis in (scopes, norms, thresholds, rescales, nonfinite) for name in axis.__all__},
+    **{name: getattr(axis, name) for axis in _AXES for name in axis.__all__},
 }  # fmt: skip
 
 
 def _build(node: ast.expr) -> Any:
     """Build what a repr of this library says: calls of its own axis classes on literals, and nothing else."""
+    import ast
+
     match node:
         case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords) if name in _NAMES and name[0].isupper():
             return _NAMES[name](*map(_build, args), **{str(k.arg): _build(k.value) for k in keywords})

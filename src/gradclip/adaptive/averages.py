@@ -109,7 +109,7 @@ class EmaRatio(Threshold):
 
 @dataclass(frozen=True)
 class Ema(Threshold):
-    """A ratio to the moving average of each block's norms, from the first step on: AGGC (2026, arXiv 2601.11864), with ``Band``.
+    """A ratio to the moving average of each block's norms: AGGC (2026, arXiv 2601.11864), with ``Band``.
 
     ``T_t = high * S_t`` with ``S_t = beta * S_(t-1) + (1 - beta) * min(n_t, T_(t-1))``, ``S_0 = n_0``. The paper averages
     unclipped norms and moves its two coefficients over a window; here the clipped norm is fed back, so that one spike

@@ -48,10 +48,10 @@ class Quantile(Threshold):
 
 @dataclass(frozen=True)
 class Outlier(Threshold):
-    """``sigma`` deviations above the mean of the last ``window`` norms, once there are ``after``: the skip-step rule of OLMo-core, with ``Drop``.
+    """So many deviations above the mean of the last norms: the skip-step rule of OLMo-core, with ``Drop``.
 
-    Clipped norms are kept (the published code keeps the outliers, which then hide the next ones); deviations are those of a
-    sample (n - 1).
+    ``T = mean + sigma * deviation`` of the last ``window`` norms, once there are ``after`` of them. Clipped norms are kept
+    (the published code keeps the outliers, which then hide the next ones); deviations are those of a sample (n - 1).
 
     Raises:
         ValueError: ``sigma`` not > 0, ``window`` < 2, or ``after`` outside [2, window].

@@ -1,73 +1,21 @@
-"""The named methods, each a few lines: a point of the algebra in :mod:`gradclip.clipping`.
-
-A recipe's parameters are named like the axis fields they set; that is what lets :mod:`gradclip.spelling` print
-any recipe back without knowing it.
-"""
+"""Methods whose threshold is given: a number, a schedule, or a share of the weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from inspect import Parameter, signature
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 from gradclip.clipping import Clipping
 from gradclip.nonfinite import Nonfinite, as_nonfinite
 from gradclip.norms import L2, RMS, Norm, as_norm
+from gradclip.recipes.registry import Patterns, ThresholdLike, recipe
 from gradclip.rescales import Hard, Normalise, Soft
 from gradclip.scopes import PerElement, PerGroup, PerTensor, PerUnit, Whole, patterns_of
 from gradclip.thresholds import Bounds, Relative, Threshold, as_threshold, number
 
-__all__ = [
-    "RECIPES", "Recipe", "agc", "block_rms", "global_norm", "group_norm", "normalise", "tensor_norm", "value",
-]  # fmt: skip
-
-Patterns = str | Sequence[str]
-ThresholdLike = float | Threshold | Callable[[int], float]
+__all__ = ["agc", "block_rms", "global_norm", "group_norm", "normalise", "tensor_norm", "value"]
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """A named method: how it is built, and what the table of recipes says of it."""
-
-    name: str
-    build: Callable[..., Clipping]
-    formula: str
-    source: str
-
-    @property
-    def summary(self) -> str:
-        """The first line of its documentation."""
-        return (self.build.__doc__ or "").strip().splitlines()[0]
-
-    @property
-    def parameters(self) -> Mapping[str, Parameter]:
-        """The arguments it takes, by name."""
-        return signature(self.build).parameters
-
-    @property
-    def defaults(self) -> str:
-        """The arguments that have a default worth showing, as they are spelled."""
-        shown = (p for p in self.parameters.values() if p.name not in ("exclude", "nonfinite"))
-        return ", ".join(p.name if p.default is Parameter.empty else f"{p.name}={p.default}" for p in shown)
-
-
-RECIPES: dict[str, Recipe] = {}
-"""Every recipe by name, in the order in which a user should meet them."""
-
-
-_Build = TypeVar("_Build", bound=Callable[..., Clipping])
-
-
-def _recipe(formula: str, source: str) -> Callable[[_Build], _Build]:
-    def register(build: _Build) -> _Build:
-        RECIPES[build.__name__] = Recipe(build.__name__, build, formula, source)
-        return build
-
-    return register
-
-
-@_recipe("g · min(1, T / ‖g‖)", "Pascanu et al. 2013, arXiv 1211.5063")
+@recipe("g · min(1, T / ‖g‖)", "Pascanu et al. 2013, arXiv 1211.5063")
 def global_norm(
     threshold: ThresholdLike,
     norm: Norm | float | str = 2,
@@ -90,7 +38,7 @@ def global_norm(
     return Clipping(Whole(patterns_of(exclude)), as_norm(norm), as_threshold(threshold), Hard(), as_nonfinite(nonfinite))
 
 
-@_recipe("clamp(gᵢ, low, high)", "Mikolov 2012, PhD thesis, section 3.2.2")
+@recipe("clamp(gᵢ, low, high)", "Mikolov 2012, PhD thesis, section 3.2.2")
 def value(
     low: ThresholdLike,
     high: float | None = None,
@@ -115,7 +63,7 @@ def value(
     return Clipping(PerElement(patterns_of(exclude)), L2, threshold, Hard(), as_nonfinite(nonfinite))
 
 
-@_recipe("gₜ · min(1, T / ‖gₜ‖)", "Keras clipnorm; torch clip_grad_norm_ called per parameter")
+@recipe("gₜ · min(1, T / ‖gₜ‖)", "Keras clipnorm; torch clip_grad_norm_ called per parameter")
 def tensor_norm(
     threshold: ThresholdLike,
     norm: Norm | float | str = 2,
@@ -133,7 +81,7 @@ def tensor_norm(
     return Clipping(PerTensor(patterns_of(exclude)), as_norm(norm), as_threshold(threshold), Hard(), as_nonfinite(nonfinite))
 
 
-@_recipe("g_G · min(1, T_G / ‖g_G‖)", "one norm per functional group, for example encoder and decoder")
+@recipe("g_G · min(1, T_G / ‖g_G‖)", "one norm per functional group, for example encoder and decoder")
 def group_norm(
     threshold: ThresholdLike | Sequence[float] | Mapping[str, float],
     patterns: Patterns = (),
@@ -163,7 +111,7 @@ def group_norm(
     return Clipping(scope, as_norm(norm), as_threshold(threshold), Hard(), as_nonfinite(nonfinite))
 
 
-@_recipe("gₜ · min(1, T / rms(gₜ))", "optax clip_by_block_rms; Shazeer & Stern 2018, arXiv 1804.04235")
+@recipe("gₜ · min(1, T / rms(gₜ))", "optax clip_by_block_rms; Shazeer & Stern 2018, arXiv 1804.04235")
 def block_rms(
     threshold: ThresholdLike = 1.0,
     *,
@@ -180,7 +128,7 @@ def block_rms(
     return Clipping(PerTensor(patterns_of(exclude)), RMS, as_threshold(threshold), Hard(), as_nonfinite(nonfinite))
 
 
-@_recipe("g · T / ‖g‖, or soft g / (1 + ‖g‖ / T)", "Zhang et al. 2020, arXiv 1905.11881")
+@recipe("g · T / ‖g‖, or soft g / (1 + ‖g‖ / T)", "Zhang et al. 2020, arXiv 1905.11881")
 def normalise(
     threshold: ThresholdLike = 1.0,
     norm: Norm | float | str = 2,
@@ -200,7 +148,7 @@ def normalise(
     return Clipping(Whole(patterns_of(exclude)), as_norm(norm), as_threshold(threshold), rescale, as_nonfinite(nonfinite))
 
 
-@_recipe("g_u · min(1, λ max(‖W_u‖, ε) / ‖g_u‖)", "Brock et al. 2021, arXiv 2102.06171")
+@recipe("g_u · min(1, λ max(‖W_u‖, ε) / ‖g_u‖)", "Brock et al. 2021, arXiv 2102.06171")
 def agc(
     ratio: float = 0.01,
     floor: float = 1e-3,

@@ -1,0 +1,15 @@
+"""The named methods, each a few lines: a point of the algebra in :mod:`gradclip.clipping`.
+
+A recipe's parameters are named like the axis fields they set; that is what lets :mod:`gradclip.spelling` print any recipe back
+without knowing it.
+"""
+
+from gradclip.recipes.fixed import agc, block_rms, global_norm, group_norm, normalise, tensor_norm, value
+from gradclip.recipes.learning import adagc, aggc, autoclip, norm_growth, quantile, skip_step, spam, trust, zclip
+from gradclip.recipes.registry import RECIPES, Recipe
+
+__all__ = [
+    "RECIPES", "Recipe",
+    "adagc", "agc", "aggc", "autoclip", "block_rms", "global_norm", "group_norm", "norm_growth", "normalise", "quantile",
+    "skip_step", "spam", "tensor_norm", "trust", "value", "zclip",
+]  # fmt: skip
