@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["parse", "spell"]
 
+_PATTERNS = ("exclude", "patterns")
+"""Arguments that are words even where they look like numbers."""
 _MOVING: dict[str, Callable[..., thresholds.Threshold]] = {"linear": thresholds.Linear, "cosine": thresholds.Cosine}
 
 
@@ -83,7 +85,7 @@ def _arguments(recipe: Recipe, text: str) -> tuple[list[Any], dict[str, Any]]:
         if not equals:
             args.append(_value(part))
         elif key.strip() in recipe.parameters:
-            kwargs[key.strip()] = _value(word)
+            kwargs[key.strip()] = tuple(word.strip().split("|")) if key.strip() in _PATTERNS else _value(word)
         else:
             raise RecipeError(f"{recipe.name} has no argument {key.strip()!r}: it takes {', '.join(recipe.parameters)}")
     return args, kwargs

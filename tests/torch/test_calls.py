@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import gradclip as gc
-from gradclip.torch import Clipper
+from gradclip.torch import Clipper, clip_grad_norm_
 from tests.support import parameters
 
 
@@ -55,6 +55,21 @@ def test_one_parameter():
     net = linear()
     assert float(gc.clip_(net.bias, "global_norm:1").norm) == 4
     assert net.weight.grad.tolist() == [[3, 0]]
+
+
+def test_conjugate_views():
+    """A lazy conjugate is clipped where it lies."""
+    p = nn.Parameter(torch.zeros(2, dtype=torch.complex64))
+    p.grad = torch.tensor([3 + 4j, 0]).conj()
+    assert float(gc.clip_([p], "global_norm:1").norm) == 5
+    torch.testing.assert_close(p.grad.resolve_conj(), torch.tensor([0.6 - 0.8j, 0]))
+
+
+def test_the_drop_in_traces_without_a_break():
+    net = linear()
+    clip = torch.compile(clip_grad_norm_, fullgraph=True, backend="eager")
+    assert float(clip(list(net.parameters()), 1.0)) == 5
+    assert net.bias.grad.tolist() == pytest.approx([0.8])
 
 
 def test_the_result_says_what_was_done():

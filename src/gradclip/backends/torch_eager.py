@@ -62,7 +62,7 @@ def scale_tensors(payloads: Sequence[Payload], factors: Sequence[float] | Tensor
     by_factor: dict[tuple[torch.device, torch.dtype, float], list[Tensor]] = {}
     for payload, factor in zip(payloads, factors, strict=True):
         if payload.values is not None and factor != 1.0:
-            values = payload.values
+            values = torch.view_as_real(payload.values.conj()) if payload.values.is_conj() else payload.values
             by_factor.setdefault((values.device, values.dtype, factor), []).append(values)
     for (device, dtype, factor), values_of in by_factor.items():
         for part in _steps(factor, dtype):

@@ -163,11 +163,11 @@ def _gradients(parameters: TensorOrTensors) -> list[Tensor]:
 def _total(grads: list[Tensor], p: float, error_if_nonfinite: bool, foreach: bool | None) -> Tensor:
     if not grads:
         return torch.tensor(0.0)
-    if p > 0 and all(type(g) is Tensor and g.layout == torch.strided for g in grads):
+    if p > 0 and not torch.compiler.is_compiling() and all(type(g) is Tensor and g.layout == torch.strided for g in grads):
         total = combine(norms_of(grads, p, grads[0].device), p, None, 1).reshape(())
         if total.dtype == torch.float64 and _returned(grads) == torch.float64 and p != torch.inf:
             total = torch.where(total.pow(p).isinf(), total.new_tensor(torch.inf), total)  # as torch: its powers overflow
-    else:  # p <= 0, distributed and other special tensors: what they mean is torch's to say
+    else:  # p <= 0, distributed and other special tensors, or a compiler tracing: torch's own
         total = torch.nn.utils.get_total_norm(grads, p, error_if_nonfinite=False, foreach=foreach)
     if error_if_nonfinite and not bool(total.isfinite()):
         raise RuntimeError(
@@ -180,8 +180,8 @@ def _total(grads: list[Tensor], p: float, error_if_nonfinite: bool, foreach: boo
 def _scale(grads: list[Tensor], max_norm: float, total: Tensor, foreach: bool | None) -> None:
     if not grads:
         return
-    coefficient = (max_norm / (total + 1e-6)).clamp(max=1.0)
-    if type(total) is not Tensor or total.device.type != "cpu":
+    coefficient = torch.clamp(max_norm / (total + 1e-6), max=1.0)
+    if type(total) is not Tensor or total.device.type != "cpu" or torch.compiler.is_compiling():
         for grad in grads:
             grad.mul_(coefficient.to(grad.device))
         return
