@@ -1,0 +1,157 @@
+"""What the labs share: an arm of an experiment, the curves it leaves, and the lab itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+from typing import Any
+
+from gradclip.clipping import Clipping
+from gradclip.result import ClipResult
+
+__all__ = ["UNCLIPPED", "Arm", "Curves", "Lab", "Pair", "last_mean", "number", "paired"]
+
+UNCLIPPED = "global_norm:inf,nonfinite=propagate"
+"""No clipping: it only measures, and a NaN passes through, so that a run that diverges does diverge."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One run of an experiment: a model, a learning rate and a clipping method (the spelling of a recipe)."""
+
+    model: str
+    lr: float
+    clip: str = UNCLIPPED
+
+    @property
+    def clips(self) -> bool:
+        """Whether this arm clips at all."""
+        return self.clip != UNCLIPPED
+
+    @property
+    def setting(self) -> str:
+        """What the clipped and the unclipped arm of a comparison have in common."""
+        return f"{self.model} at lr {self.lr:g}"
+
+    @property
+    def method(self) -> str:
+        """The clipping, in words for a table."""
+        return self.clip if self.clips else "no clipping"
+
+    @property
+    def name(self) -> str:
+        """The arm in words.
+
+        >>> Arm("LSTM", 20).name, Arm("LSTM", 20, "global_norm:0.25").name
+        ('LSTM at lr 20, no clipping', 'LSTM at lr 20, global_norm:0.25')
+        """
+        return f"{self.setting}, {self.method}"
+
+
+@dataclass
+class Curves:
+    """What one arm left behind, a value a step: the one place where the labs record."""
+
+    arm: Arm
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    clipped_norms: list[float] = field(default_factory=list)
+    limits: list[float] = field(default_factory=list)
+    clipped: list[bool] = field(default_factory=list)
+    note: str = ""
+    """Why the arm stopped before its last step; empty if it did not."""
+    on_step: Callable[[Curves], None] | None = field(default=None, repr=False, compare=False)
+
+    def record(self, loss: float, result: ClipResult | None) -> bool:
+        """Add a step; False if the arm should stop because its loss is no longer a finite number."""
+        assert result is not None, "record after optimizer.step(): before it, nothing has been clipped"
+        self.losses.append(loss)
+        self.norms.append(float(result.norm))
+        self.clipped_norms.append(float(result.clipped_norm))
+        self.limits.append(_limit(result.limits))
+        self.clipped.append(bool(result.clipped))
+        if self.on_step:
+            self.on_step(self)
+        if math.isfinite(loss):
+            return True
+        self.note = f"diverged: the loss is {loss} at step {len(self.losses)}"
+        return False
+
+    @property
+    def share_clipped(self) -> float:
+        """The share of the steps that clipping changed."""
+        return fmean(self.clipped) if self.clipped else 0.0
+
+
+def _limit(limits: Any) -> float:
+    """The one limit that all blocks share; NaN where there are several, which no single line can show."""
+    values = limits.flatten().tolist() if hasattr(limits, "flatten") else [float(limits)]
+    return float(values[0]) if len(set(values)) == 1 else math.nan
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same setting with and without clipping."""
+
+    without: Curves
+    clipped: Curves
+
+
+def paired(runs: Sequence[Curves]) -> list[Pair]:
+    """Match each clipped arm with the unclipped arm of the same setting."""
+    without = {run.arm.setting: run for run in runs if not run.arm.clips}
+    return [Pair(without[run.arm.setting], run) for run in runs if run.arm.clips and run.arm.setting in without]
+
+
+def last_mean(values: Sequence[float], last: int = 50) -> float:
+    """The mean of the last values: a score less noisy than the last one alone.
+
+    >>> last_mean([9.0, 1.0, 3.0], last=2)
+    2.0
+    """
+    return fmean(values[-last:]) if values else math.nan
+
+
+def number(value: float) -> str:
+    """Three digits for a table; what is not a number is said to have diverged.
+
+    >>> number(2.17342), number(12345.6), number(float("nan"))
+    ('2.17', '12,346', 'diverged')
+    """
+    if not math.isfinite(value):
+        return "diverged"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:#.3g}".rstrip(".")
+
+
+Train = Callable[[Arm, int, int, Curves], None]
+
+
+@dataclass(frozen=True)
+class Lab:
+    """An experiment: what it asks, its arms, how one arm is trained, and how the runs are judged."""
+
+    name: str
+    title: str
+    about: str
+    """What is trained on what, and what to look at, in a few sentences."""
+    arms: tuple[Arm, ...]
+    train: Train
+    """``train(arm, steps, seed, curves)`` runs one arm and records each step."""
+    steps: int
+    score: Callable[[Curves], float]
+    """The number an arm is judged by; lower is better."""
+    score_name: str
+    """What that number is, with its unit."""
+    loss_name: str = "loss"
+    """The name of the loss, with its unit."""
+
+    def arms_with(self, *, clip: str | None = None, lr: float | None = None) -> tuple[Arm, ...]:
+        """The arms, with another method where they clip and another learning rate; each different arm once."""
+
+        def changed(arm: Arm) -> Arm:
+            arm = arm if lr is None else replace(arm, lr=lr)
+            return replace(arm, clip=str(Clipping.parse(clip))) if clip and arm.clips else arm
+
+        return tuple(dict.fromkeys(map(changed, self.arms)))

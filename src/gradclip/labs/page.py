@@ -1,0 +1,93 @@
+"""The page of a lab: its verdict, its table of arms, and its curves."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from statistics import median
+
+from gradclip import __version__
+from gradclip.labs.lab import Curves, Lab, number
+from gradclip.labs.verdict import verdict
+from gradclip.report.charts import COLOURS, Chart, Line, curves, norms
+from gradclip.report.page import Page, Table
+
+__all__ = ["COLUMNS", "page", "summary"]
+
+COLUMNS = ("arm", "{score}", "median norm", "largest norm", "largest after", "steps clipped")
+
+
+def page(lab: Lab, runs: Sequence[Curves], *, command: str, seed: int) -> Page:
+    """Lay out what the runs of a lab showed."""
+    facts = {
+        "Again": command,
+        "Seed": f"{seed}, the same weights and batches for every arm; one run each",
+        "Versions": f"gradclip {__version__}, torch {version('torch')}, Python {platform.python_version()}",
+    }
+    return Page(
+        lab.title, verdict(lab, runs), about=lab.about, tables=[summary(lab, runs)], charts=_charts(lab, runs), facts=facts
+    )  # fmt: skip
+
+
+def summary(lab: Lab, runs: Sequence[Curves]) -> Table:
+    """One row per arm: its score, its norms, and how often it was clipped."""
+    columns = tuple(name.format(score=lab.score_name) for name in COLUMNS)
+    notes = [f"{run.arm.name}: {run.note}." for run in runs if run.note]
+    return Table("One row per arm", columns, [_row(lab, run) for run in runs], frozenset(range(1, 6)), notes)
+
+
+def _row(lab: Lab, run: Curves) -> tuple[str, ...]:
+    return (
+        run.arm.name,
+        number(lab.score(run)),
+        number(_median(run.norms)),
+        number(_largest(run.norms)),
+        number(_largest(run.clipped_norms)),
+        f"{run.share_clipped:.1%}" if run.arm.clips else "–",
+    )
+
+
+def _charts(lab: Lab, runs: Sequence[Curves]) -> list[Chart]:
+    settings = list(dict.fromkeys(run.arm.setting for run in runs))
+    colours = {setting: COLOURS[i % len(COLOURS)] for i, setting in enumerate(settings)}
+    return [_losses(lab, runs, colours), *(_norms(run, runs, colours[run.arm.setting]) for run in runs)]
+
+
+def _losses(lab: Lab, runs: Sequence[Curves], colours: dict[str, str]) -> Chart:
+    lines = [Line(run.arm.name, run.losses, colours[run.arm.setting], dashed=not run.arm.clips) for run in runs]
+    window = max(1, max(len(run.losses) for run in runs) // 20)
+    see = (
+        "Solid with clipping, dashed without, one colour for each setting; lower is better. "
+        f"The lines are means of {window} steps, the steps themselves stand behind them."
+    )
+    return curves("Loss", see, lines, y=lab.loss_name, smooth=window)
+
+
+def _norms(run: Curves, runs: Sequence[Curves], colour: str) -> Chart:
+    same = [norm for r in runs if r.arm.setting == run.arm.setting and not r.note for norm in r.norms]
+    after, limits = (run.clipped_norms, run.limits) if run.arm.clips else (None, None)
+    return norms(
+        f"Gradient norm: {run.arm.name}", _what_to_see(run), run.norms, after, limits, colour=colour, beside=same
+    )  # fmt: skip
+
+
+def _what_to_see(run: Curves) -> str:
+    largest = _largest(run.norms)
+    middle = _median(run.norms)
+    if not run.arm.clips:
+        return f"The largest norm was {number(largest)}, {number(largest / middle)} times the median."
+    steps = f"{sum(run.clipped)} of {len(run.clipped)} steps were clipped"
+    if not any(run.clipped):
+        return f"{steps}: the norm before and after clipping is one line, below the threshold."
+    return f"{steps}: the largest norm was {number(largest)} before clipping and {number(_largest(run.clipped_norms))} after."
+
+
+def _largest(norms: Sequence[float]) -> float:
+    return max((norm for norm in norms if not math.isnan(norm)), default=math.nan)
+
+
+def _median(norms: Sequence[float]) -> float:
+    finite = [norm for norm in norms if math.isfinite(norm)]
+    return median(finite) if finite else math.nan
