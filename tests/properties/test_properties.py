@@ -18,6 +18,8 @@ from gradclip.norms import as_norm
 from tests.support import numpy_of
 
 ULP = {torch.float32: 2.0**-23, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7, torch.float64: 2.0**-52}
+SUMS = 1e-14
+"""What float64 sums of a few hundred numbers lose to rounding, whichever way they are added up."""
 # Relative rounding is what these bounds are about, so gradients stay clear of the numbers their dtype cannot hold exactly.
 SCALES = {torch.float64: 150, torch.float32: 25, torch.bfloat16: 25, torch.float16: 1}
 
@@ -59,7 +61,7 @@ def test_the_bound_holds(case, norm):
     parameters, dtype, threshold = case
     tiny = 4 * float(torch.finfo(dtype).smallest_normal)
     gc.clip_(parameters, gc.global_norm(threshold, norm=norm))
-    assert measured(parameters, norm) <= threshold * (1 + 4 * ULP[dtype]) + tiny
+    assert measured(parameters, norm) <= threshold * (1 + 4 * ULP[dtype]) * (1 + SUMS) + tiny
 
 
 @given(cases(), norms)
@@ -91,7 +93,9 @@ def test_clipping_twice_is_clipping_once(case, norm):
     gc.clip_(parameters, gc.global_norm(threshold, norm=norm))
     once = flat(parameters)
     gc.clip_(parameters, gc.global_norm(threshold, norm=norm))
-    np.testing.assert_allclose(flat(parameters), once, rtol=2 * ULP[dtype], atol=float(torch.finfo(dtype).smallest_normal))
+    np.testing.assert_allclose(
+        flat(parameters), once, rtol=2 * ULP[dtype] + SUMS, atol=float(torch.finfo(dtype).smallest_normal)
+    )
 
 
 @given(cases())
@@ -122,7 +126,9 @@ def test_how_tensors_are_split_does_not_matter(size, cuts, dtype, seed, norm):
     one = gc.clip_([whole], gc.global_norm(threshold, norm=norm))
     other = gc.clip_(parts, gc.global_norm(threshold, norm=norm))
     assert float(one.norm) == pytest.approx(float(other.norm), rel=1e-6)
-    np.testing.assert_allclose(flat(parts), flat([whole]), rtol=2 * ULP[dtype], atol=float(torch.finfo(dtype).smallest_normal))
+    np.testing.assert_allclose(
+        flat(parts), flat([whole]), rtol=2 * ULP[dtype] + SUMS, atol=float(torch.finfo(dtype).smallest_normal)
+    )
 
 
 @given(cases(), st.floats(0.1, 10))
@@ -141,7 +147,7 @@ def test_normalising_reaches_the_threshold(case):
     before = measured(parameters, 2)
     gc.clip_(parameters, gc.normalise(threshold))
     after = measured(parameters, 2)
-    assert after == (0 if before == 0 else pytest.approx(threshold, rel=2 * ULP[dtype]))
+    assert after == (0 if before == 0 else pytest.approx(threshold, rel=2 * ULP[dtype] + SUMS))
 
 
 @given(cases(), st.sampled_from(["global_norm:1e-3", "tensor_norm:1e-3", "value:1e-3", "agc:0.01", "normalise:1e-3"]))
@@ -158,7 +164,12 @@ def test_a_copy_equals_in_place_and_leaves_the_original(case, spelling):
 spellable = st.one_of(
     st.builds(gc.global_norm, st.floats(1e-6, 1e6), norm=norms, nonfinite=st.sampled_from(["skip", "zero"])),
     st.builds(gc.value, st.floats(-10, -1e-3), st.floats(1e-3, 10)),
-    st.builds(gc.agc, st.floats(1e-6, 1), st.floats(1e-6, 1), exclude=st.sampled_from([(), ("head.*", "*.bias"), ("1",), ("inf", "true")])),
+    st.builds(
+        gc.agc,
+        st.floats(1e-6, 1),
+        st.floats(1e-6, 1),
+        exclude=st.sampled_from([(), ("head.*", "*.bias"), ("1",), ("inf", "true")]),
+    ),
     st.builds(gc.group_norm, st.dictionaries(st.sampled_from(["a.*", "b.*", "*"]), st.floats(1e-3, 10), min_size=1)),
     st.builds(gc.normalise, st.builds(gc.Cosine, st.floats(1, 2), st.floats(1, 2), st.integers(1, 99)), soft=st.booleans()),
     st.builds(
