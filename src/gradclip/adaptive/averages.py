@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from gradclip._arrays import Array, namespace
 from gradclip.adaptive.checks import count, share
+from gradclip.adaptive.columns import larger, where_active
 from gradclip.thresholds import Context, State, Threshold, positive
 
 __all__ = ["Ema", "EmaRatio", "Growth", "SecondMoment", "ZScore"]
@@ -17,9 +18,11 @@ __all__ = ["Ema", "EmaRatio", "Growth", "SecondMoment", "ZScore"]
 class ZScore(Threshold):
     """Clip what lies ``z`` deviations above the mean, and the further the harder: ZClip (2025, arXiv 2504.02507).
 
-    With ``s = (n - mu) / (sigma + 1e-6) > z``, ``T = mu + z * sigma / (s / z)``; mean and variance are moving averages of
-    the clipped norms, begun with those of the first ``warmup`` steps. The published code also clips to a constant 1.0
-    unless told not to; that is a rule of its own, so here ``cap`` is infinite by default.
+    With ``s = (n - mu) / sigma > z``, ``T = mu + z * sigma / (s / z)``; mean and variance are moving averages of the
+    clipped norms, begun with those of the first ``warmup`` steps, which are only measured. Departures from the published
+    code: it also clips to a constant 1.0 unless told not to, a rule of its own, so here ``cap`` is infinite by default;
+    it adds 1e-6 to sigma, which turns the rule off for norms that small, so here sigma counts as at least 1e-6 of the
+    mean; it counts steps without a gradient, and one NaN disables it for good.
 
     Raises:
         ValueError: ``z`` or ``cap`` not > 0, ``alpha`` outside (0, 1), or ``warmup`` < 2.
@@ -38,15 +41,15 @@ class ZScore(Threshold):
         object.__setattr__(self, "cap", positive(self.cap, "the cap"))
 
     def init(self, norms: Array) -> State:
-        zero = norms * 0
+        zero = namespace(norms).zeros_like(norms)
         return {"count": zero, "mean": zero, "var": zero}
 
     def limits(self, norms: Array, state: State, context: Context) -> tuple[Array | float, State]:
         xp = namespace(norms)
         seen, mean, var = state["count"], state["mean"], state["var"]
         warm, active = seen >= self.warmup, norms > 0
-        deviation = xp.sqrt(var)
-        score = (norms - mean) / (deviation + 1e-6)
+        deviation = larger(xp.sqrt(var), 1e-6 * mean)
+        score = (norms - mean) / xp.where(deviation > 0, deviation, xp.ones_like(norms))
         spike = warm & (score > self.z)
         limit = xp.where(spike, mean + self.z * deviation * self.z / xp.where(spike, score, xp.ones_like(score)), xp.inf)
         fed = xp.where(spike, limit, norms)
@@ -72,14 +75,19 @@ class EmaRatio(Threshold):
     steps all blocks together are clipped to ``warmup_norm``, and the average is the least clipped norm so far. The
     warm-up is counted in steps of the run; a block that gets its first gradient later has its own first step.
 
+    Departures: the average counts as at least ``floor`` of the block's largest clipped norm so far. As published, one
+    near-zero step in the warm-up (or one spike elsewhere, which scales all blocks down) is the limit from then on, and
+    it can grow by only ``(1 - beta) * (ratio - 1)``, 0.04 %, a step.
+
     Raises:
-        ValueError: ``ratio`` or ``warmup_norm`` not > 0, ``beta`` outside (0, 1), or ``warmup`` < 1.
+        ValueError: ``ratio`` or ``warmup_norm`` not > 0, ``beta`` or ``floor`` outside (0, 1), or ``warmup`` < 1.
     """
 
     ratio: float = 1.04
     beta: float = 0.99
     warmup: int = 100
     warmup_norm: float = 1.0
+    floor: float = 0.01
     stateful: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -87,33 +95,44 @@ class EmaRatio(Threshold):
         object.__setattr__(self, "beta", share(self.beta, "beta"))
         object.__setattr__(self, "warmup", count(self.warmup, "the warm-up"))
         object.__setattr__(self, "warmup_norm", positive(self.warmup_norm, "the norm of the warm-up"))
+        object.__setattr__(self, "floor", share(self.floor, "the floor"))
 
     def init(self, norms: Array) -> State:
         xp = namespace(norms)
-        return {"count": norms[:1] * 0, "ema": xp.ones_like(norms) * xp.inf}
+        zero = xp.zeros_like(norms)
+        return {"count": zero[:1], "ema": zero + xp.inf, "largest": zero}
 
     def limits(self, norms: Array, state: State, context: Context) -> tuple[Array | float, State]:
         xp = namespace(norms)
-        ema = state["ema"]
+        ema, largest = state["ema"], state["largest"]
         warming = (state["count"] < self.warmup) | (ema == xp.inf)
-        largest = xp.max(norms)
+        base = larger(ema, self.floor * largest)
+        limit = xp.where(warming, norms * self._shrink(norms), self.ratio * base)
+        clipped = xp.where(norms < limit, norms, limit)
+        following = {
+            "ema": xp.where(warming, xp.where(ema < clipped, ema, clipped), self.beta * base + (1 - self.beta) * clipped),
+            "largest": larger(largest, clipped),
+        }
+        return limit, {"count": state["count"] + 1, **where_active(norms > 0, following, state)}
+
+    def _shrink(self, norms: Array) -> Array:
+        """Return the factor that brings all blocks together to the norm of the warm-up; scaled so that nothing overflows."""
+        xp = namespace(norms)
+        largest = xp.max(norms) if norms.shape[0] else xp.sum(norms)
         scale = xp.where(largest > 0, largest, xp.ones_like(largest))
         whole = xp.sqrt(xp.sum((norms / scale) ** 2)) * scale
-        shrink = xp.where(whole > self.warmup_norm, self.warmup_norm / whole, xp.ones_like(whole))
-        limit = xp.where(warming, norms * shrink, self.ratio * ema)
-        clipped = xp.where(norms < limit, norms, limit)
-        least = xp.where(ema < clipped, ema, clipped)
-        following = xp.where(warming, least, self.beta * ema + (1 - self.beta) * clipped)
-        return limit, {"count": state["count"] + 1, "ema": xp.where(norms > 0, following, ema)}
+        over = whole > self.warmup_norm
+        return xp.where(over, self.warmup_norm / xp.where(over, whole, xp.ones_like(whole)), xp.ones_like(whole))
 
 
 @dataclass(frozen=True)
 class Ema(Threshold):
     """A ratio to the moving average of each block's norms: AGGC (2026, arXiv 2601.11864), with ``Band``.
 
-    ``T_t = high * S_t`` with ``S_t = beta * S_(t-1) + (1 - beta) * min(n_t, T_(t-1))``, ``S_0 = n_0``. The paper averages
-    unclipped norms and moves its two coefficients over a window; here the clipped norm is fed back, so that one spike
-    cannot raise the limit for long, and the coefficients are constant.
+    ``T_t = high * S_t`` with ``S_t = beta * S_(t-1) + (1 - beta) * min(n_t, T_(t-1))``, ``S_0 = n_0``. Departures: the
+    paper averages unclipped norms, its code those it has scaled, from ``S_0 = 0``; here the clipped norm is fed back, so
+    that one spike cannot raise the limit for long. Both move their two coefficients along a line in the middle of the
+    run; these are constant.
 
     Raises:
         ValueError: ``high`` < 1, or ``beta`` outside (0, 1).
@@ -130,7 +149,7 @@ class Ema(Threshold):
         object.__setattr__(self, "beta", share(self.beta, "beta"))
 
     def init(self, norms: Array) -> State:
-        return {"ema": norms * 0}
+        return {"ema": namespace(norms).zeros_like(norms)}
 
     def limits(self, norms: Array, state: State, context: Context) -> tuple[Array | float, State]:
         xp = namespace(norms)
@@ -148,7 +167,8 @@ class SecondMoment(Threshold):
 
     ``v`` is the rule's own average of clipped squares (Adam's second moment has the same values at the same beta), not
     corrected for its start, as in the paper's code; it binds after ``warmup`` steps and where ``v > 0``. One number an
-    element.
+    element. Departures: an element whose gradient is 0 keeps its ``v``, which would fall away between the rare gradients
+    of an embedding's rows; and the momentum resets of the paper's optimizer are no part of clipping.
 
     Raises:
         ValueError: ``factor`` not > 0, ``beta`` outside (0, 1), or ``warmup`` < 1.
@@ -165,7 +185,8 @@ class SecondMoment(Threshold):
         object.__setattr__(self, "warmup", count(self.warmup, "the warm-up"))
 
     def init(self, norms: Array) -> State:
-        return {"count": norms[:1] * 0, "v": norms * 0}
+        zero = namespace(norms).zeros_like(norms)
+        return {"count": zero[:1], "v": zero}
 
     def limits(self, norms: Array, state: State, context: Context) -> tuple[Array | float, State]:
         xp = namespace(norms)
@@ -173,7 +194,8 @@ class SecondMoment(Threshold):
         binding = (state["count"] >= self.warmup) & (v > 0)
         limit = xp.where(binding, xp.sqrt(self.factor * v), xp.inf)
         clipped = xp.where(norms < limit, norms, limit)
-        return limit, {"count": state["count"] + 1, "v": self.beta * v + (1 - self.beta) * clipped**2}
+        following = {"v": self.beta * v + (1 - self.beta) * clipped**2}
+        return limit, {"count": state["count"] + 1, **where_active(norms > 0, following, state)}
 
 
 @dataclass(frozen=True)
@@ -181,7 +203,9 @@ class Growth(Threshold):
     """At most ``ratio`` times the previous norm: the norm-growth limiter of Fira (2024, arXiv 2410.01623).
 
     The previous clipped norm counts, and never as less than ``floor`` of the largest clipped norm so far: in the
-    published form one near-zero step would lock the norm there for hundreds of steps. The first step is free.
+    published form one near-zero step locks the norm there for hundreds of steps. The first step is free; where it is
+    itself near zero (adapters that start at zero), the limit grows from there, tenfold in 232 steps. The paper limits a
+    part of the update in this way; here it is the gradient.
 
     Raises:
         ValueError: ``ratio`` < 1, or ``floor`` outside (0, 1).
@@ -198,19 +222,13 @@ class Growth(Threshold):
         object.__setattr__(self, "floor", share(self.floor, "the floor"))
 
     def init(self, norms: Array) -> State:
-        return {"previous": norms * 0, "largest": norms * 0}
+        zero = namespace(norms).zeros_like(norms)
+        return {"previous": zero, "largest": zero}
 
     def limits(self, norms: Array, state: State, context: Context) -> tuple[Array | float, State]:
         xp = namespace(norms)
-        least = self.floor * state["largest"]
-        base = xp.where(state["previous"] > least, state["previous"], least)
+        base = larger(state["previous"], self.floor * state["largest"])
         limit = xp.where(base > 0, self.ratio * base, xp.inf)
         clipped = xp.where(norms < limit, norms, limit)
-        largest = xp.where(clipped > state["largest"], clipped, state["largest"])
-        return limit, where_active(norms > 0, {"previous": clipped, "largest": largest}, state)
-
-
-def where_active(active: Array, following: State, state: State) -> State:
-    """Return the next state of the blocks that had a gradient, and the old one of the others."""
-    xp = namespace(active)
-    return {key: xp.where(active, value, state[key]) for key, value in following.items()}
+        following = {"previous": clipped, "largest": larger(state["largest"], clipped)}
+        return limit, where_active(norms > 0, following, state)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from gradclip._arrays import Array, namespace
 from gradclip.adaptive.checks import count, share
+from gradclip.adaptive.columns import interpolated, larger, pick, row_numbers, rows_of
 from gradclip.thresholds import Context, State, Threshold, positive
 
 __all__ = ["Outlier", "Quantile"]
@@ -16,7 +18,8 @@ __all__ = ["Outlier", "Quantile"]
 class Quantile(Threshold):
     """A quantile of the last ``window`` norms, this one left out (QC-SGD: arXiv 2309.17316; the package ``autoclip``).
 
-    Linear interpolation between ranks; unclipped norms are kept, or the quantile could only fall. The first step is free.
+    Linear interpolation between ranks; unclipped norms are kept, or the quantile could only fall. The first step is free,
+    and each block has its own window, of the steps in which it had a gradient.
 
     Raises:
         ValueError: ``q`` outside (0, 1], or ``window`` < 1.
@@ -35,23 +38,21 @@ class Quantile(Threshold):
 
     def limits(self, norms: Array, state: State, context: Context) -> tuple[Array | float, State]:
         xp = namespace(norms)
-        filled = xp.where(state["count"] > self.window, self.window * xp.ones_like(state["count"]), state["count"])
+        held = xp.sum(xp.astype(state["window"] < xp.inf, norms.dtype), axis=0)
+        rank = self.q * xp.where(held > 0, held - 1, held)
         ordered = xp.sort(state["window"], axis=0)
-        rank = self.q * (filled - 1)
-        rank = xp.where(rank < 0, xp.zeros_like(rank), rank)
-        low = xp.floor(rank)
-        below = xp.take(ordered, xp.astype(low, xp.int64), axis=0)[0, :]
-        above = xp.take(ordered, xp.astype(xp.ceil(rank), xp.int64), axis=0)[0, :]
-        between = xp.where(below == above, below, below + (above - below) * (rank - low))
-        return between, into_window(state, norms)
+        return interpolated(pick(ordered, xp.floor(rank)), pick(ordered, xp.ceil(rank)), rank), into_window(state, norms)
 
 
 @dataclass(frozen=True)
 class Outlier(Threshold):
     """So many deviations above the mean of the last norms: the skip-step rule of OLMo-core, with ``Drop``.
 
-    ``T = mean + sigma * deviation`` of the last ``window`` norms, once there are ``after`` of them. Clipped norms are kept
-    (the published code keeps the outliers, which then hide the next ones); deviations are those of a sample (n - 1).
+    ``T = mean + sigma * deviation`` of the last ``window`` norms, once there are ``after`` of them; deviations are those of
+    a sample (n - 1). Departures from the published code: it also drops steps whose norm is far *below* the mean, or whose
+    loss is far from its own; it begins one norm earlier; and it keeps the outliers, which then hide the next ones, where
+    here the limit is kept in their place. A deviation below 1e-6 of the mean counts as that, or rounding alone would drop
+    steps of equal norms.
 
     Raises:
         ValueError: ``sigma`` not > 0, ``window`` < 2, or ``after`` outside [2, window].
@@ -79,24 +80,21 @@ class Outlier(Threshold):
         safe = xp.where(number > 1, number, 2 * xp.ones_like(number))
         mean = xp.sum(xp.where(held, state["window"], xp.zeros_like(state["window"])), axis=0) / safe
         spread = xp.where(held, state["window"] - mean[None, :], xp.zeros_like(state["window"]))
-        deviation = xp.sqrt(xp.sum(spread**2, axis=0) / (safe - 1))
+        deviation = larger(xp.sqrt(xp.sum(spread**2, axis=0) / (safe - 1)), 1e-6 * mean)
         limit = xp.where(number >= self.after, mean + self.sigma * deviation, xp.inf)
         return limit, into_window(state, xp.where(norms < limit, norms, limit))
 
 
 def empty_window(norms: Array, length: int) -> State:
     """Return a window without norms: inf where there is none yet."""
-    xp = namespace(norms)
-    empty = xp.ones((length, norms.shape[0]), dtype=norms.dtype, device=norms.device) * xp.inf
-    return {"window": empty, "count": norms[:1] * 0}
+    zero = namespace(norms).zeros_like(norms)
+    return {"window": rows_of(zero, length) + math.inf, "count": zero}
 
 
 def into_window(state: State, norms: Array) -> State:
-    """Put norms in place of the oldest; a step without any gradient is left out."""
+    """Put each block's norm in place of its oldest; a block without a gradient keeps its window."""
     xp = namespace(norms)
-    length = state["window"].shape[0]
-    places = xp.arange(length, dtype=norms.dtype, device=norms.device)[:, None]
-    here = places == (state["count"] % length)[None, :]
-    active = xp.any(norms > 0)
-    window = xp.where(here & active, norms[None, :], state["window"])
-    return {"window": window, "count": state["count"] + xp.astype(active, norms.dtype)}
+    window, seen = state["window"], state["count"]
+    active = norms > 0
+    here = (row_numbers(window) == (seen % window.shape[0])[None, :]) & active[None, :]
+    return {"window": xp.where(here, norms[None, :], window), "count": seen + xp.astype(active, norms.dtype)}

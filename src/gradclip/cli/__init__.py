@@ -6,10 +6,15 @@ from typing import Annotated
 
 import typer
 
+from gradclip.cli.compare import compare
+from gradclip.cli.export import export
 from gradclip.cli.lab import lab
+from gradclip.cli.list_runs import list_
 from gradclip.cli.recipes import recipes
 from gradclip.cli.report import report
 from gradclip.cli.run import run
+from gradclip.cli.suggest import suggest
+from gradclip.cli.top import top
 
 __all__ = ["app"]
 
@@ -22,8 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (recipes, lab, report):
+for command in (recipes, lab, report, suggest, compare, top, export):
     app.command()(command)
+app.command("list")(list_)
 app.command(context_settings={"allow_interspersed_args": False})(run)
 
 

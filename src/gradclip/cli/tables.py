@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from gradclip.report.page import Table as PageTable
+from gradclip.cli.terminal import console
+from gradclip.report.table import Table as PageTable
 
-__all__ = ["printed"]
+__all__ = ["grouped", "plain", "printed", "told"]
 
 
 def printed(table: PageTable) -> Group:
     """Lay out a table and its notes; a row's name keeps its line, and headings wrap before it does."""
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     for i, name in enumerate(table.columns):
-        drawn.add_column(name, justify="right" if i in table.numeric else "left", overflow="fold", no_wrap=i == 0)
+        drawn.add_column(name, justify="right" if i in table.numeric else "left", overflow="fold", no_wrap=i == 0 or i in table.numeric)
     for row in table.rows:
-        drawn.add_row(*map(Text, row))
-    return Group(drawn, *map(Text, table.notes))
+        drawn.add_row(*(Text(plain(cell, "")) for cell in row))
+    return Group(drawn, *(Text(plain(note)) for note in table.notes))
+
+
+def told(parts: Iterable[str | PageTable]) -> None:
+    """Print sentences and tables, one after the other; names from outside are text, never markup or control codes."""
+    console().print(grouped(parts))
+
+
+def grouped(parts: Iterable[str | PageTable]) -> Group:
+    """Lay out sentences and tables, the first in bold."""
+    shown: list[Text | Group] = []
+    for place, part in enumerate(parts):
+        if place:
+            shown.append(Text())
+        if isinstance(part, str):
+            shown.append(Text(plain(part), style="" if place else "bold"))
+        else:
+            shown += [Text(plain(part.caption), style="dim"), printed(part)]
+    return Group(*shown)
+
+
+def plain(words: str, kept: str = "\n") -> str:
+    r"""Write control characters out, so that a name from outside cannot steer the terminal.
+
+    >>> plain("w\x1b[2J")
+    'w\\x1b[2J'
+    """
+    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in words)

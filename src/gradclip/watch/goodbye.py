@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gradclip.watch.launch import Settings
+
 if TYPE_CHECKING:
-    from gradclip.watch.launch import Settings
     from gradclip.watch.watching import Watching
 
 __all__ = ["Goodbye"]
@@ -20,51 +21,49 @@ class Goodbye:
     """Say at exit what was recorded, or loudly that nothing was.
 
     Args:
-        settings: what `gradclip run` was asked for.
+        settings: what `gradclip run` was asked for, as JSON.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: str) -> None:
+        self._settings = Settings.from_json(settings)
         self._watching: Watching | None = None
+        self._first = os.environ.get("RANK", "0") == "0"
         self._pid = os.getpid()
-        self._problem = ""
-        atexit.register(self._at_exit)
+        self._problem = "PyTorch could not be watched"
 
     def watch(self) -> None:
-        """PyTorch is there: start watching. Other ranks of a distributed run leave it to the first."""
-        if os.environ.get("RANK", "0") != "0":
-            atexit.unregister(self._at_exit)
-            return
+        """PyTorch is there: start watching. Of the ranks of a distributed run the first one records, and all of them clip."""
         from gradclip.watch.watching import Watching
 
+        if not self._first and self._settings.clip is None:
+            return
         try:
-            self._watching = Watching(self._settings)
+            self._watching = Watching(self._settings, records=self._first)
         except Exception as error:  # training must run, whatever is wrong here
             self._problem = f"{type(error).__name__}: {error}"
-        atexit.unregister(self._at_exit)
         atexit.register(self._at_exit)  # last in, first out: before the writer's own
 
     def _at_exit(self) -> None:
-        if os.getpid() != self._pid:
+        if os.getpid() != self._pid or not self._first:
             return
         try:
-            self._say(self._lines())
+            _say(self._lines())
         except Exception as error:
-            self._say([f"the end of the run could not be recorded: {type(error).__name__}: {error}"])
+            _say([f"the end of the run could not be recorded: {type(error).__name__}: {error}"])
 
     def _lines(self) -> list[str]:
-        ending, code = _ending()
-        if self._watching is None:
-            reason = self._problem or "PyTorch was never imported"
-            return [f"nothing was recorded: {reason}."]
         watching = self._watching
+        if watching is None:
+            return [f"nothing was recorded: {self._problem}."]
+        ending, code = _ending()
         watching.close(ending, code)
         if not watching.saw_training:
+            watching.discard()
             return [
-                "NOTHING WAS RECORDED: no training was seen. "
-                f"backward() was called {watching.backwards} times, and no optimizer of torch.optim stepped.",
-                "Gradients taken with torch.autograd.grad, or by another framework, cannot be watched from outside: "
-                "use gradclip.record(model, optimizer), or call loss.backward().",
+                f"NOTHING WAS RECORDED: no training was seen. {watching.what_was_seen()}",
+                "Gradients taken with torch.autograd.grad and applied by hand, or by another framework, "
+                "cannot be watched from outside.",
+                *watching.problems(),
             ]
         return [*watching.summary(ending), *self._report(watching.path)]
 
@@ -80,11 +79,13 @@ class Goodbye:
         )
         if made.returncode == 0:
             return [f"report  {_shown(page)}"]
-        return [f"run     {_shown(run)}", f"report  could not be written: {made.stderr.strip().splitlines()[-1:]}"]
+        reason = made.stderr.strip().splitlines()[-1:] or ["no reason given"]
+        return [f"run     {_shown(run)}", f"report  could not be written: {reason[0]}"]
 
-    def _say(self, lines: list[str]) -> None:
-        for line in lines:
-            print(f"gradclip: {line}", file=sys.__stderr__, flush=True)
+
+def _say(lines: list[str]) -> None:
+    for line in lines:
+        print(f"gradclip: {line}", file=sys.__stderr__, flush=True)
 
 
 def _ending() -> tuple[str, int | None]:
@@ -96,5 +97,8 @@ def _ending() -> tuple[str, int | None]:
 
 
 def _shown(path: Path) -> str:
-    relative = os.path.relpath(path)
+    try:
+        relative = os.path.relpath(path)
+    except (OSError, ValueError):  # the folder is gone, or on another drive
+        return str(path)
     return str(path) if relative.startswith("..") else relative

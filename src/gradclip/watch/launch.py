@@ -8,16 +8,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 
-__all__ = ["Settings", "begin", "command", "environment"]
+__all__ = ["Settings", "command", "environment"]
 
 STARTUP = Path(__file__).parent / "startup"
-VARIABLE = "GRADCLIP_WATCH"
 
 
 @dataclass(frozen=True)
@@ -31,6 +26,15 @@ class Settings:
     report: bool = True
     status: bool = True
 
+    def to_json(self) -> str:
+        """Return what travels to the script's process."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Settings:
+        """Read what has travelled."""
+        return cls(**json.loads(text))
+
 
 def command(arguments: Sequence[str]) -> list[str]:
     """Return the command line of a plain interpreter with this one's own options: ``python [options] train.py ...``."""
@@ -38,56 +42,8 @@ def command(arguments: Sequence[str]) -> list[str]:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """Return the environment that makes the interpreter prepare itself."""
+    """Return the environment that makes the interpreter prepare itself (``startup/sitecustomize.py``)."""
     before = os.environ.get("PYTHONPATH")
     paths = [str(STARTUP), before] if before else [str(STARTUP)]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), VARIABLE: json.dumps(asdict(settings))}
-
-
-def begin(settings: str) -> None:
-    """Called before the script: watch from the moment it has imported PyTorch, and say something at the end in any case."""
-    # Loaded late and in this order: a script that never imports PyTorch pays for none of it.
-    from gradclip.watch.goodbye import Goodbye
-
-    chosen = Settings(**json.loads(settings))
-    goodbye = Goodbye(chosen)
-    sys.meta_path.insert(0, _AfterTorch(goodbye))
-
-
-class _AfterTorch(MetaPathFinder):
-    """Let PyTorch be imported as ever, then start the watch once."""
-
-    def __init__(self, goodbye: object) -> None:
-        self._goodbye = goodbye
-
-    def find_spec(self, name: str, path: object = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name != "torch":
-            return None
-        sys.meta_path.remove(self)
-        spec = find_spec("torch")
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Following(spec.loader, self._goodbye)
-        return spec
-
-
-class _Following(Loader):
-    """Load a module with its own loader, then start the watch."""
-
-    def __init__(self, loader: Loader, goodbye: object) -> None:
-        self._loader, self._goodbye = loader, goodbye
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        if module.__spec__ is not None:
-            module.__spec__.loader = self._loader
-        module.__loader__ = self._loader
-        self._loader.exec_module(module)
-        from gradclip.watch.goodbye import Goodbye
-
-        assert isinstance(self._goodbye, Goodbye)
-        self._goodbye.watch()
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._loader, name)
+    kept = {} if before is None else {"GRADCLIP_PYTHONPATH": before}
+    return {**os.environ, **kept, "PYTHONPATH": os.pathsep.join(paths), "GRADCLIP_WATCH": settings.to_json()}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradclip.watch.stream import Stream
 
-__all__ = ["ManualLoop"]
+__all__ = ["ManualLoop", "leaves_of"]
 
 SETTLED = 3
 """After so many times the same leaves, the graph is searched only now and then."""
@@ -28,24 +28,35 @@ class ManualLoop:
     def __init__(self, new_stream: Callable[[Sequence[Tensor]], Stream], finish: Callable[[Stream, Tensor], None]) -> None:
         self.stream: Stream | None = None
         self._new_stream, self._finish = new_stream, finish
-        self._leaves: list[Tensor] = []
         self._searches = self._same = 0
         self._pending: Tensor | None = None
-        self._versions: list[tuple[int, int]] = []
+        self._marks: list[tuple[int, int]] = []
+
+    @property
+    def under_way(self) -> bool:
+        """Whether gradients wait for the script's update."""
+        return self._pending is not None
 
     def before_backward(self, tensor: Tensor) -> None:
         """Close the last step if its gradients were reset, and find the leaves that the next ones will be on."""
-        if self._pending is not None and self._was_reset():
+        leaves = self._found(tensor)
+        if self.stream is not None:
+            self.stream.adopt(leaves)  # in `w = (w - lr * w.grad).detach().requires_grad_()` they are new each time
+        if self.under_way and self._was_reset():
             self.close()
-        self._searches += 1
-        if self._same < SETTLED or self._searches % SEARCH_EVERY == 0:
-            self._search(tensor)
+        if self.stream is None and leaves:
+            self.stream = self._new_stream(leaves)
 
     def after_backward(self) -> None:
         """Measure the gradients that have just appeared."""
         if self.stream is not None:
             self._pending = self.stream.grad_norms()
-            self._versions = self._marks()
+            self.mark()
+
+    def mark(self) -> None:
+        """Remember the gradients as they are: what happened to them so far (clipping) is no reset."""
+        if self.stream is not None:
+            self._marks = self.stream.marks()
 
     def close(self) -> None:
         """The step that is under way is over."""
@@ -53,24 +64,23 @@ class ManualLoop:
             pending, self._pending = self._pending, None
             self._finish(self.stream, pending)
 
-    def _search(self, tensor: Tensor) -> None:
+    def _found(self, tensor: Tensor) -> list[Tensor]:
+        """Return the leaves; none where they need not be searched for, having been the same for a while."""
+        self._searches += 1
+        if self._same >= SETTLED and self._searches % SEARCH_EVERY:
+            return []
         leaves = leaves_of(tensor)
-        keys = {id(leaf) for leaf in leaves}
-        if self.stream is not None and self.stream.covers(keys):
-            self._same += 1
-        elif leaves:
-            self.close()
-            self._same = 0
-            self._leaves, self.stream = leaves, self._new_stream(leaves)
-
-    def _marks(self) -> list[tuple[int, int]]:
-        return [(id(leaf.grad), leaf.grad._version) if leaf.grad is not None else (0, 0) for leaf in self._leaves]
+        known = self.stream is not None and all(map(self.stream.has, leaves))
+        self._same = self._same + 1 if known else 0
+        return leaves
 
     def _was_reset(self) -> bool:
         """Whether the gradients are others than backward left, or zeros (``grad.data.zero_()`` leaves no mark)."""
-        if self._marks() != self._versions:
+        assert self.stream is not None
+        if self.stream.marks() != self._marks:
             return True
-        return not any(bool((leaf.grad != 0).any()) for leaf in self._leaves if leaf.grad is not None)
+        grads = [p.grad for p in self.stream.parameters() if p is not None and p.grad is not None]
+        return not any(bool((grad != 0).any()) for grad in grads)
 
 
 def leaves_of(tensor: Tensor) -> list[Tensor]:

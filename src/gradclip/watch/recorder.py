@@ -37,10 +37,10 @@ class Measured:
     after: Tensor | None = None
     """None where nothing was clipped."""
     losses: Sequence[Tensor] = ()
-    threshold: float | None = None
+    threshold: Tensor | float | None = None
     lrs: Sequence[float] = ()
     amp_scale: Tensor | float | None = None
-    skipped: bool = False
+    skipped: Tensor | bool = False
     weights: Tensor | None = None
     update: Tensor | None = None
     tensor_rows: bool = True
@@ -49,9 +49,8 @@ class Measured:
 
     def tensors(self) -> list[Tensor]:
         """What has to be read from the device, in a fixed order."""
-        scale = [self.amp_scale] if isinstance(self.amp_scale, Tensor) else []
-        optional = [t for t in (self.after, self.weights, self.update) if t is not None]
-        return [self.before, *optional, *self.losses, *scale]
+        optional = (self.after, self.weights, self.update, self.threshold, self.amp_scale, self.skipped)
+        return [self.before, *(t for t in optional if isinstance(t, Tensor)), *self.losses]
 
 
 @dataclass
@@ -88,6 +87,7 @@ class Recorder:
 
     def add(self, measured: Measured) -> None:
         """Take one step; hands a batch over when it is large or old enough."""
+        self._describe(measured.stream)  # now: at the end of the run the model may be gone
         if not self._waiting:
             self._oldest = measured.time
         self._waiting.append(measured)
@@ -100,7 +100,6 @@ class Recorder:
         if not waiting:
             return
         for measured, values in zip(waiting, _read(waiting), strict=True):
-            self._describe(measured.stream)
             self._write(measured, values)
 
     def close(self, status: str = "finished", exit_code: int | None = None) -> None:
@@ -118,25 +117,25 @@ class Recorder:
     def _write(self, m: Measured, values: list[Floats]) -> None:
         parts = iter(values)
         before = next(parts)
-        after = next(parts) if m.after is not None else before
-        weights = next(parts) if m.weights is not None else None
-        update = next(parts) if m.update is not None else None
-        losses = [float(next(parts).sum()) for _ in m.losses]
-        scale = float(next(parts)[0]) if isinstance(m.amp_scale, Tensor) else m.amp_scale
-        norm, clipped_norm = _total(before), 0.0 if m.skipped else _total(after)
-        clipped = None if m.after is None else not abs(clipped_norm - norm) <= 1e-6 * norm
+        after, weights, update = (None if t is None else next(parts) for t in (m.after, m.weights, m.update))
+        scalars = (m.threshold, m.amp_scale, m.skipped)
+        threshold, scale, skipped = (float(next(parts)[0]) if isinstance(one, Tensor) else one for one in scalars)
+        losses = [float(part.sum()) for part in parts]
+        norm = _total(before)
+        clipped_norm = 0.0 if skipped else norm if after is None else _total(after)
+        clipped = None if after is None else not abs(clipped_norm - norm) <= 1e-6 * norm
         row = StepRow(
             step=m.step, optimizer=m.stream.number, time=m.time - self._began,
             loss=sum(losses) if losses else None, lr=list(m.lrs) or None,
-            norm=norm, clipped_norm=clipped_norm, coefficient=_share(clipped_norm, norm), threshold=m.threshold,
-            clipped=clipped, skipped=m.skipped, nonfinite=int((~np.isfinite(before)).sum()), amp_scale=scale,
+            norm=norm, clipped_norm=clipped_norm, coefficient=_share(clipped_norm, norm), threshold=threshold,
+            clipped=clipped, skipped=bool(skipped), nonfinite=int((~np.isfinite(before)).sum()), amp_scale=scale,
             weight_norm=None if weights is None else _total(weights),
         )  # fmt: skip
         self._count(row, before, self._described[m.stream.number])
         self.writer.add_step(row)
         self.writer.add_events(m.step, m.events)
         if m.tensor_rows:
-            self._write_tensors(m, before, after if m.after is not None else None, weights, update)
+            self._write_tensors(m, before, after, weights, update)
 
     def _write_tensors(
         self, m: Measured, before: Floats, after: Floats | None, weights: Floats | None, update: Floats | None

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradclip.record.schema import Event
 from gradclip.result import ClipResult
 from gradclip.watch.manual import ManualLoop
 from gradclip.watch.recorder import Measured, Recorder
 from gradclip.watch.stream import Stream
+from gradclip.watch.trail import Trail
 
 __all__ = ["Session"]
 
@@ -28,11 +28,17 @@ class Open:
 
     before: Tensor | None = None
     after: Tensor | None = None
-    threshold: float | None = None
+    threshold: Tensor | float | None = None
     skipped: bool = False
-    closure: bool = False
+    found_inf: Tensor | None = None
+    """A fused optimizer is told by the scaler, on the device, that its step is dropped."""
+    in_step: bool = False
+    evaluations: int = 0
+    """How often the optimizer has called its closure; the first time, the weights are those that the step starts from."""
     amp_scale: Tensor | None = None
     weights: Tensor | None = None
+    marks: list[tuple[int, int]] = field(default_factory=list)
+    """The gradients before a ``backward`` that may add to them after they were clipped."""
 
 
 @dataclass
@@ -48,19 +54,16 @@ class Session:
 
     recorder: Recorder
     every: int = 1
-    only: Sequence[torch.optim.Optimizer] | None = None
+    only: Sequence[torch.optim.Optimizer] = ()
     names: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._streams: weakref.WeakKeyDictionary[torch.optim.Optimizer, Stream] = weakref.WeakKeyDictionary()
+        self._optimizers: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet(self.only)
         self._open: dict[int, Open] = {}
+        self._clipping: list[Stream] = []
         self._count = 0
-        self._losses: list[Tensor] = []
-        self._losses_used = False
-        self._events: list[Event] = []
-        self._scaled: tuple[int, Tensor] | None = None
-        self._in_step: Stream | None = None
-        self._optimizers: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet(self.only or ())
+        self._trail = Trail()
         self.manual = ManualLoop(self._new_stream, self._finish_manual)
         self.backwards = 0
 
@@ -68,90 +71,109 @@ class Session:
 
     def optimizer_made(self, optimizer: torch.optim.Optimizer) -> None:
         """An optimizer exists, so updates are its business."""
-        if self.only is None:
+        if not self.only:
             self._optimizers.add(optimizer)
 
     def before_backward(self, tensor: Tensor) -> None:
         """``backward`` is about to run on ``tensor``."""
         self.backwards += 1
-        if not self._optimizers:
+        if self._by_hand():
             self.manual.before_backward(tensor)
-        if self._losses_used:
-            self._losses, self._losses_used = [], False
-        self._losses.append(self._unscaled(tensor).detach())
-        self._events += [Event("forward"), Event("backward")]
+        elif self.manual.under_way:
+            self.manual.close()
+        self._trail.backward(tensor, counts=not any(opened.evaluations > 1 for opened in self._open.values()))
+        for stream in self._clipped_outside():
+            self._open[stream.number].marks = stream.marks()
 
     def after_backward(self) -> None:
-        """``backward`` has run."""
-        self.manual.after_backward()
+        """``backward`` has run; what it added to was clipped too early, so that clipping says nothing of the next step."""
+        if self._by_hand():
+            self.manual.after_backward()
+            self._sample(self.manual.stream)
+        for stream in self._clipped_outside():
+            opened = self._open[stream.number]
+            if opened.marks != stream.marks():
+                opened.before = opened.after = opened.threshold = None
 
     def before_clip(self, parameters: Sequence[Tensor]) -> None:
         """Gradients are about to be clipped."""
-        for stream in self._streams_of(parameters):
+        self._clipping = [stream for stream in self._all_streams() if any(map(stream.has, parameters))]
+        for stream in self._clipping:
             opened = self._opened(stream)
             if opened.before is None:
                 opened.before = stream.grad_norms()
 
     def after_clip(
-        self, parameters: Sequence[Tensor], kind: str, threshold: float | None, result: ClipResult | None = None
+        self, parameters: Sequence[Tensor], kind: str, threshold: Tensor | float | None, result: ClipResult | None = None
     ) -> None:
         """Gradients were clipped: by which function, to which threshold, and what this library says of it."""
-        self._events.append(Event("clip", kind))
-        for stream in self._streams_of(parameters):
+        self._trail.event("clip", kind + self._coverage(parameters))
+        for stream in self._clipping:
             opened = self._opened(stream)
+            if opened.evaluations > 1:
+                continue
             opened.threshold = threshold
             opened.skipped = result is not None and result.skipped
-            if stream is self._in_step or stream is self.manual.stream:
+            if opened.in_step or stream is self.manual.stream:
                 opened.after = stream.grad_norms()
+        if self.manual.under_way:
+            self.manual.mark()
 
     def before_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
         """``optimizer.step()`` begins; other hooks of the step may still clip."""
+        stream = self._stream(optimizer, current=True)
+        if stream is None:
+            return
+        self._trail.event("step", f"optimizer {stream.number}" if stream.number else "")
+        opened = self._opened(stream)
+        if opened.in_step:  # an exception ended the last step, and the script went on
+            opened = self._open[stream.number] = Open()
+        opened.in_step = True
+        if not closure:
+            self._measure_step(stream, opened, optimizer)
+        self._sample(stream)
+
+    def before_evaluation(self, optimizer: torch.optim.Optimizer) -> None:
+        """The optimizer calls its closure."""
+        stream = self._stream(optimizer)
+        if stream is not None:
+            self._opened(stream).evaluations += 1
+
+    def after_evaluation(self, optimizer: torch.optim.Optimizer) -> None:
+        """The closure has returned, and other hooks of the step may still clip."""
         stream = self._stream(optimizer)
         if stream is None:
             return
-        self._in_step = stream
-        self._events.append(Event("step", f"optimizer {stream.number}" if stream.number else ""))
         opened = self._opened(stream)
-        opened.closure = closure
-        if not closure:
-            norms = stream.grad_norms()
-            scale = getattr(optimizer, "grad_scale", None)
-            if isinstance(scale, Tensor):  # a fused optimizer unscales inside its kernel
-                norms = torch.where(norms >= 0, norms / scale.to(norms), norms)
-            if opened.before is None:
-                opened.before = norms
-            else:
-                opened.after = norms
-        if self._is_sampled(stream):
-            opened.weights = stream.weight_norms()
-            stream.before_update()
+        if opened.before is None:
+            opened.before = stream.grad_norms()
+        elif opened.evaluations == 1:
+            opened.after = stream.grad_norms()
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         """``optimizer.step()`` has returned."""
         stream = self._stream(optimizer)
-        if stream is None:
-            return
-        self._in_step = None
-        opened = self._opened(stream)
-        if opened.closure:
-            norms = stream.grad_norms()
-            opened.before, opened.after = (norms, None) if opened.before is None else (opened.before, norms)
-        self._finish(stream)
+        if stream is not None:
+            self._finish(stream)
 
-    def zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
-        """``optimizer.zero_grad()`` was called."""
-        if self._stream(optimizer) is not None:
-            self._events.append(Event("zero_grad"))
+    def zero_grad(self, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """``zero_grad()`` of an optimizer, or of a module, was called."""
+        if optimizer is None or self._stream(optimizer) is not None:
+            self._trail.event("zero_grad")
 
     def scaled(self, loss: Tensor, result: Any) -> None:
         """A GradScaler scaled a loss; the loss that is shown is the one before."""
-        if isinstance(result, Tensor):
-            self._scaled = (id(result), loss)
+        self._trail.scaled(loss, result)
 
-    def unscaled(self, optimizer: torch.optim.Optimizer) -> None:
-        """A GradScaler unscaled an optimizer's gradients."""
-        if self._stream(optimizer) is not None:
-            self._events.append(Event("unscale"))
+    def unscaled(self, optimizer: torch.optim.Optimizer, scale: Tensor | None) -> None:
+        """A GradScaler unscaled an optimizer's gradients; what was measured of them before is in the same unit then."""
+        stream = self._stream(optimizer)
+        if stream is None:
+            return
+        self._trail.event("unscale")
+        opened = self._open.get(stream.number)
+        if opened is not None and opened.before is not None and scale is not None:
+            opened.before = _divided(opened.before, scale)
 
     def before_scaler_step(self, optimizer: torch.optim.Optimizer, scale: Tensor | None) -> int:
         """A GradScaler is about to step; return the count of steps, by which a dropped one is told."""
@@ -165,29 +187,34 @@ class Session:
         """A GradScaler's step has returned; without a step of the optimizer it found an Inf and dropped it."""
         stream = self._stream(optimizer)
         if stream is not None and stream.step == count:
-            opened = self._opened(stream)
-            opened.skipped = True
-            if opened.before is None:
-                opened.before = stream.grad_norms()
-            self._events.append(Event("step", "dropped by the GradScaler"))
+            self._opened(stream).skipped = True
+            self._trail.event("step", "dropped by the GradScaler")
             self._finish(stream)
 
     def close(self, status: str = "finished", exit_code: int | None = None) -> None:
         """The script ends."""
-        self.manual.close()
-        self.recorder.close(status, exit_code)
+        try:
+            self.manual.close()
+        finally:
+            self.recorder.close(status, exit_code)
 
     # How it is put together ------------------------------------------------------------------------------------------
 
-    def _stream(self, optimizer: torch.optim.Optimizer) -> Stream | None:
-        if self.only is not None and not any(optimizer is one for one in self.only):
+    def _by_hand(self) -> bool:
+        return not self._optimizers
+
+    def _stream(self, optimizer: torch.optim.Optimizer, current: bool = False) -> Stream | None:
+        """Return an optimizer's stream; ``current``: after a look whether its parameters are still the same."""
+        if self.only and not any(optimizer is one for one in self.only):
             return None
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        if optimizer not in self._streams:
-            self._streams[optimizer] = self._new_stream(parameters, optimizer)
-        stream = self._streams[optimizer]
-        if len(stream) != len(parameters):
-            stream.adopt(parameters)
+        stream = self._streams.get(optimizer)
+        if stream is None or current:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            if stream is None:
+                stream = self._streams[optimizer] = self._new_stream(parameters, optimizer)
+                self._optimizers.add(optimizer)
+            elif not all(map(stream.has, parameters)):
+                stream.adopt(parameters)
         return stream
 
     def _new_stream(self, parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer | None = None) -> Stream:
@@ -195,21 +222,52 @@ class Session:
         self._count += 1
         return stream
 
-    def _streams_of(self, parameters: Sequence[Tensor]) -> list[Stream]:
-        """The streams that own any of these parameters, those of optimizers that have not stepped yet included."""
+    def _all_streams(self) -> list[Stream]:
+        """All streams, those of optimizers that have not stepped yet included."""
         streams = [self._stream(optimizer) for optimizer in list(self._optimizers)]
-        return [stream for stream in [*streams, self.manual.stream] if stream is not None and stream.owns(parameters)]
+        return [stream for stream in [*streams, self.manual.stream] if stream is not None]
+
+    def _clipped_outside(self) -> list[Stream]:
+        """The streams whose gradients were clipped since their last step, and not by the step itself."""
+        if not any(opened.before is not None and not opened.in_step for opened in self._open.values()):
+            return []
+        known = (self._open.get(stream.number) for stream in self._all_streams())
+        return [
+            stream
+            for stream, opened in zip(self._all_streams(), known, strict=True)
+            if opened is not None and opened.before is not None and not opened.in_step
+        ]
 
     def _opened(self, stream: Stream) -> Open:
         return self._open.setdefault(stream.number, Open())
 
-    def _unscaled(self, tensor: Tensor) -> Tensor:
-        if self._scaled is not None and self._scaled[0] == id(tensor):
-            return self._scaled[1]
-        return tensor
+    def _coverage(self, parameters: Sequence[Tensor]) -> str:
+        """What of the optimizers' tensors was clipped, where it is not all of them."""
+        if not self._clipping:
+            return " (no tensor that is trained)" if parameters else " (no tensors)"
+        parts = [(stream.share_of(parameters), len(stream)) for stream in self._clipping]
+        return "".join(f" ({share} of {total} tensors)" for share, total in parts if share != total)
 
-    def _is_sampled(self, stream: Stream) -> bool:
-        return stream.step % (UPDATE_EVERY * self.every) == 0
+    def _sample(self, stream: Stream | None) -> None:
+        """Keep the weights, now and then, to see how far the step moves them."""
+        if stream is None or stream.step % (UPDATE_EVERY * self.every):
+            return
+        opened = self._opened(stream)
+        if opened.weights is None:
+            opened.weights = stream.weight_norms()
+            stream.before_update()
+
+    def _measure_step(self, stream: Stream, opened: Open, optimizer: torch.optim.Optimizer) -> None:
+        norms = stream.grad_norms()
+        scale = getattr(optimizer, "grad_scale", None)
+        if isinstance(scale, Tensor):  # a fused optimizer unscales inside its kernel
+            norms = _divided(norms, scale)
+            opened.before = None if opened.before is None else _divided(opened.before, scale)
+        opened.found_inf = getattr(optimizer, "found_inf", None)
+        if opened.before is None:
+            opened.before = norms
+        else:
+            opened.after = norms
 
     def _finish_manual(self, stream: Stream, before: Tensor) -> None:
         opened = self._opened(stream)
@@ -219,15 +277,19 @@ class Session:
 
     def _finish(self, stream: Stream) -> None:
         """Close a step: hand what was measured to the recorder."""
-        opened = self._open.pop(stream.number, Open())
-        assert opened.before is not None
-        events, self._events = self._events, []
-        losses = [loss for loss in self._losses if loss.numel() == 1]
-        self._losses_used = True
+        opened = self._open.pop(stream.number, None) or Open()
+        before = stream.grad_norms() if opened.before is None else opened.before
+        skipped = opened.skipped or opened.found_inf
         self.recorder.add(
             Measured(
-                stream, stream.step, opened.before, opened.after, losses, opened.threshold, stream.learning_rates(),
-                opened.amp_scale, opened.skipped, opened.weights, stream.update_norms(), stream.step % self.every == 0, events,
+                stream, stream.step, before, opened.after, list(self._trail.take_losses()), opened.threshold,
+                stream.learning_rates(), opened.amp_scale, False if skipped is None else skipped, opened.weights,
+                stream.update_norms(), stream.step % self.every == 0, self._trail.take_events(),
             )
         )  # fmt: skip
         stream.step += 1
+
+
+def _divided(norms: Tensor, scale: Tensor) -> Tensor:
+    """Divide norms by a gradient scale; what is absent stays so."""
+    return torch.where(norms >= 0, norms / scale.to(norms), norms)

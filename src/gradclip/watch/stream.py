@@ -39,18 +39,22 @@ class Stream:
         self._place: dict[int, int] = {}
         self._names = names or {}
         self._optimizer = None if optimizer is None else weakref.ref(optimizer)
-        self._before: list[Tensor] | None = None
+        self._before: list[Tensor | None] | None = None
         self.adopt(parameters)
 
     def __len__(self) -> int:
         return len(self._references)
 
     def adopt(self, parameters: Sequence[Tensor]) -> None:
-        """Take up the parameters that are new, behind the ones it has (``add_param_group`` was called)."""
-        for parameter in parameters:
-            if id(parameter) not in self._place:
-                self._place[id(parameter)] = len(self._references)
-                self._references.append(weakref.ref(parameter))
+        """Take up the parameters that are new: in place of those that are gone where as many are, else behind them all."""
+        new = list({id(p): p for p in parameters if not self.has(p)}.values())
+        gone = [place for place, reference in enumerate(self._references) if reference() is None]
+        if len(new) != len(gone):
+            gone = list(range(len(self), len(self) + len(new)))
+            self._references += map(weakref.ref, new)
+        for place, parameter in zip(gone, new, strict=True):
+            self._references[place] = weakref.ref(parameter)
+            self._place[id(parameter)] = place
 
     @property
     def optimizer(self) -> torch.optim.Optimizer | None:
@@ -61,13 +65,19 @@ class Stream:
         """The parameters, None where one is gone."""
         return [reference() for reference in self._references]
 
-    def owns(self, parameters: Sequence[Tensor]) -> bool:
-        """Whether any of these parameters is one of its own."""
-        return any(id(p) in self._place for p in parameters)
+    def has(self, parameter: Tensor) -> bool:
+        """Whether this parameter is one of its own; a number of a tensor that is gone may be given to another."""
+        place = self._place.get(id(parameter))
+        return place is not None and self._references[place]() is parameter
 
-    def covers(self, keys: set[int]) -> bool:
-        """Whether these are exactly its parameters, by identity."""
-        return keys == self._place.keys()
+    def share_of(self, parameters: Sequence[Tensor]) -> int:
+        """How many of its own parameters are among these."""
+        return sum(map(self.has, parameters))
+
+    def marks(self) -> list[tuple[int, int]]:
+        """Which gradients it has, and in which version: these change when a gradient is added to, changed or replaced."""
+        grads = [None if p is None else p.grad for p in self.parameters()]
+        return [(0, 0) if grad is None else (id(grad), grad._version) for grad in grads]
 
     def describe(self) -> list[TensorInfo]:
         """Return what the run file says of each tensor."""
@@ -100,7 +110,7 @@ class Stream:
     @torch.no_grad()
     def before_update(self) -> None:
         """Keep a copy of the weights, to measure how far the step moves them."""
-        self._before = [torch.empty(0) if p is None else p.detach().clone() for p in self.parameters()]
+        self._before = [None if p is None else p.detach().clone() for p in self.parameters()]
 
     @torch.no_grad()
     def update_norms(self) -> Tensor | None:
@@ -108,7 +118,14 @@ class Stream:
         before, self._before = self._before, None
         if before is None:
             return None
-        return _norms([None if p is None else p.detach() - b for p, b in zip(self.parameters(), before, strict=True)])
+        before += [None] * (len(self) - len(before))
+        return _norms([_moved(p, b) for p, b in zip(self.parameters(), before, strict=True)])
+
+
+def _moved(parameter: Tensor | None, before: Tensor | None) -> Tensor | None:
+    if parameter is None or before is None or before.shape != parameter.shape:
+        return None
+    return before.sub_(parameter.detach())
 
 
 @torch.no_grad()
@@ -130,8 +147,13 @@ def _norms(tensors: Sequence[Tensor | None]) -> Tensor:
 
 def _values(tensor: Tensor) -> Tensor:
     """What of a gradient is measured; nothing is put in its place."""
+    if type(tensor) is Tensor and tensor.dtype in _PLAIN and tensor.layout is torch.strided and tensor.is_contiguous():
+        return tensor
     if hasattr(tensor, "to_local"):  # a sharded tensor: this rank's part, said in the report
         tensor = tensor.to_local()
     values = payload_of(tensor, tensor.shape, "")[0].values
     assert values is not None
     return values
+
+
+_PLAIN = frozenset({torch.float32, torch.bfloat16, torch.float16, torch.float64})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import torch
 
 from gradclip.clipping import Clipping
 from gradclip.record.writer import RunWriter
+from gradclip.watch.instead import Instead
 from gradclip.watch.launch import Settings
+from gradclip.watch.nowhere import Nowhere
 from gradclip.watch.patches import Patches
 from gradclip.watch.recorder import Recorder
 from gradclip.watch.session import Session
@@ -24,22 +27,28 @@ class Watching:
 
     Args:
         settings: what was asked for.
+        records: False for the ranks of a distributed run that only clip.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, records: bool = True) -> None:
         self._settings = settings
-        clip = None if settings.clip is None else Clipping.parse(settings.clip)
+        self._problems: list[str] = []
+        self._instead = None if settings.clip is None else Instead(Clipping.parse(settings.clip), self._problem)
+        self._writer = self._new_writer() if records else Nowhere()
+        self._recorder = Recorder(self._writer)
+        self._session = Session(self._recorder, settings.every)
+        self._patches = Patches(self._session, self._instead, self._problem)
+        self._status = StatusLine(self._recorder.totals) if settings.status and records else None
+
+    def _new_writer(self) -> RunWriter:
+        settings = self._settings
         meta = {
             "title": Path(settings.script).name,
             "clip": settings.clip,
             "framework": f"torch {torch.__version__}",
             "every": settings.every,
         }
-        self._writer = RunWriter.create(Path(settings.folder).absolute(), meta, on_failure=_say)
-        self._recorder = Recorder(self._writer)
-        self._session = Session(self._recorder, settings.every)
-        self._patches = Patches(self._session, clip, _say)
-        self._status = StatusLine(self._recorder.totals) if settings.status else None
+        return RunWriter.create(Path(settings.folder).absolute(), meta, on_failure=_say)
 
     @property
     def path(self) -> Path:
@@ -51,23 +60,41 @@ class Watching:
         """Whether any step was recorded."""
         return self._recorder.totals.steps > 0
 
-    @property
-    def backwards(self) -> int:
-        """How often ``backward`` was called."""
-        return self._session.backwards
+    def what_was_seen(self) -> str:
+        """Say what there was of a training, where there was no step."""
+        return f"backward() was called {self._session.backwards} times, and no optimizer of torch.optim stepped."
+
+    def problems(self) -> list[str]:
+        """Return what went wrong with the watching, each a sentence."""
+        return [*self._problems, *([self._writer.failed] if self._writer.failed else [])]
 
     def close(self, ending: str, code: int | None) -> None:
         """The script is over: write the rest."""
         if self._status is not None:
             self._status.close()
         self._patches.remove()
-        self._writer.update_meta(replaced_clips=self._patches.replaced)
+        if self._problems:
+            self._writer.update_meta(problems=self._problems)
+        self._writer.update_meta(replaced_clips=self._left_out)
         self._session.close(ending, code)
+
+    def discard(self) -> None:
+        """Remove a file that holds no step."""
+        if self._writer.failed is None:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
 
     def summary(self, ending: str) -> list[str]:
         """Return what was seen, in a few lines."""
-        lines = summary(self._recorder.totals, ending, self._settings.clip, self._patches.replaced)
-        return lines if self._writer.failed is None else [*lines, self._writer.failed]
+        return [*summary(self._recorder.totals, ending, self._settings.clip, self._left_out), *self.problems()]
+
+    @property
+    def _left_out(self) -> int:
+        return 0 if self._instead is None else self._instead.left_out
+
+    def _problem(self, sentence: str) -> None:
+        self._problems.append(sentence)
+        _say(sentence)
 
 
 def _say(sentence: str) -> None:

@@ -1,0 +1,47 @@
+"""What the rules do entry by entry, or down the columns of a history with one column a block.
+
+New arrays lie on the device of the norms; an array that ``jax.jit`` traces cannot say which one that is, and need not.
+"""
+
+from __future__ import annotations
+
+from gradclip._arrays import Array, namespace
+from gradclip.thresholds import State
+
+__all__ = ["interpolated", "larger", "pick", "row_numbers", "rows_of", "where_active"]
+
+
+def larger(a: Array, b: Array) -> Array:
+    """Return the larger of two arrays, entry by entry."""
+    return namespace(a).where(a > b, a, b)
+
+
+def where_active(active: Array, following: State, state: State) -> dict[str, Array]:
+    """Return the next state of the blocks that had a gradient, and the old one of the others."""
+    xp = namespace(active)
+    return {key: xp.where(active, value, state[key]) for key, value in following.items()}
+
+
+def rows_of(norms: Array, rows: int) -> Array:
+    """Return so many rows, each the same."""
+    return namespace(norms).broadcast_to(norms[None, :], (rows, norms.shape[0]))
+
+
+def row_numbers(history: Array) -> Array:
+    """Return the numbers of the rows, from 0, as a column."""
+    xp = namespace(history)
+    return xp.arange(history.shape[0], dtype=history.dtype, device=getattr(history, "device", None))[:, None]
+
+
+def pick(history: Array, row: Array) -> Array:
+    """Return the entry of every column at its own row."""
+    xp = namespace(history)
+    return xp.sum(xp.where(row_numbers(history) == row[None, :], history, xp.zeros_like(history)), axis=0)
+
+
+def interpolated(below: Array, above: Array, rank: Array) -> Array:
+    """Return the value at a rank between two neighbours, inf where the upper one is."""
+    xp = namespace(rank)
+    zero = xp.zeros_like(rank)
+    low, high = xp.where(below < xp.inf, below, zero), xp.where(above < xp.inf, above, zero)
+    return xp.where(above < xp.inf, low + (high - low) * (rank - xp.floor(rank)), xp.inf)

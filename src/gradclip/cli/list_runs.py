@@ -1,0 +1,37 @@
+"""``gradclip list``: the runs of a folder."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gradclip.cli.run_files import refused
+
+if TYPE_CHECKING:
+    from gradclip.record import RunSummary
+
+__all__ = ["list_"]
+
+Folder = Annotated[Path, typer.Argument(help="Where the runs are.")]
+
+
+def list_(folder: Folder = Path("runs")) -> None:
+    """List the runs of a folder, the latest first."""
+    from gradclip.cli.tables import told
+    from gradclip.record import list_runs
+    from gradclip.report.table import Table
+
+    with refused():
+        runs = list_runs(folder)
+    if runs:
+        told([Table(str(folder), ("run", "began", "status", "title"), [_row(run) for run in runs])])
+    else:
+        told([f"There is no run in {folder}; record one with: gradclip run train.py"])
+
+
+def _row(run: RunSummary) -> tuple[str, ...]:
+    began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.created))
+    return run.path.name, began, run.status, run.title or run.problem

@@ -1,0 +1,45 @@
+"""``gradclip report``: what happened in a run, as a page or in the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gradclip.cli.run_files import RunPath, opened
+from gradclip.cli.terminal import console, writable
+
+if TYPE_CHECKING:
+    from gradclip.record import Run
+
+__all__ = ["report"]
+
+Out = Annotated[Path | None, typer.Option(help="The HTML page.", show_default="beside the run")]
+AsText = Annotated[bool, typer.Option("--text", help="Tell it in the terminal instead.")]
+
+
+def report(run: RunPath = None, out: Out = None, text: AsText = False) -> None:
+    """Write a page about a run: verdict, timeline, layers, thresholds, and the order of events."""
+    with opened(run) as found:
+        if text:
+            _print(found)
+        else:
+            _write(found, writable(out or found.path.with_suffix(".html")))
+
+
+def _write(run: Run, path: Path) -> None:
+    from gradclip.report.gathered import gather
+    from gradclip.report.page import write
+    from gradclip.report.run_page import run_page
+
+    page = run_page(gather(run))
+    console().print(f"{page.verdict}\n\nPage: {write(page, path)}", soft_wrap=True, markup=False)
+
+
+def _print(run: Run) -> None:
+    from gradclip.cli.tables import told
+    from gradclip.report.gathered import gather
+    from gradclip.report.run_text import MOST_LAYERS, run_text
+
+    told(run_text(gather(run, MOST_LAYERS)))

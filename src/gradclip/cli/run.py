@@ -1,0 +1,70 @@
+"""``gradclip run``: a training script, unedited, watched."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import Annotated
+
+import typer
+
+from gradclip.cli.terminal import fail
+
+__all__ = ["run"]
+
+
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(help="The script and its own arguments.", metavar="SCRIPT [ARGS]...", show_default=False),
+]
+Module = Annotated[str | None, typer.Option("--module", "-m", help="Run a module instead, as python -m does.")]
+Clip = Annotated[str | None, typer.Option(metavar="RECIPE", help="Clip too, in place of the script's own clipping.")]
+Every = Annotated[int, typer.Option(metavar="N", min=1, help="Keep the norms of single tensors at every N-th step.")]
+Out = Annotated[str, typer.Option(metavar="FOLDER", help="Where run files go.")]
+Report = Annotated[bool, typer.Option(help="Write the HTML page at the end.")]
+Status = Annotated[bool, typer.Option(help="Show a status line on a terminal.")]
+
+
+def run(
+    arguments: Words = None,
+    module: Module = None,
+    clip: Clip = None,
+    every: Every = 1,
+    out: Out = "runs",
+    report: Report = True,
+    status: Status = True,
+) -> None:
+    """Run a training script as Python would, and record what its gradients do."""
+    from gradclip.watch.launch import Settings, command, environment
+
+    if clip is not None:
+        clip = _spelled(clip)
+    words = ["-m", module, *(arguments or [])] if module else list(arguments or [])
+    if not words:
+        fail("name a script: gradclip run train.py")
+    if sys.flags.ignore_environment or sys.flags.no_site:
+        fail("python -E, -I and -S leave nothing for gradclip to start with: run it without them")
+    settings = Settings(module or words[0], clip, every, os.path.abspath(out), report, status)
+    _become(command(words), environment(settings))
+
+
+def _spelled(clip: str) -> str:
+    """Check the recipe before anything runs."""
+    from gradclip import parse
+
+    try:
+        return str(parse(clip))
+    except ValueError as error:
+        fail(f"--clip: {error}")
+
+
+def _become(words: list[str], environment: dict[str, str]) -> None:
+    """Replace this process, so that signals, exit code and terminal are the script's own."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if os.name == "posix":
+        os.execve(words[0], words, environment)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Windows cannot: stand behind it, and let it handle Ctrl-C
+    sys.exit(subprocess.run(words, env=environment, check=False).returncode)

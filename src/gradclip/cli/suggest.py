@@ -1,0 +1,40 @@
+"""``gradclip suggest``: which threshold a run's norms ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from gradclip.cli.run_files import RunPath, opened
+
+if TYPE_CHECKING:
+    from gradclip.report.gathered import Gathered
+    from gradclip.report.table import Table
+
+__all__ = ["suggest"]
+
+
+def suggest(run: RunPath = None) -> None:
+    """Suggest a --clip for a run: thresholds and how many steps each would clip, the recipes that fit, and one of them."""
+    from gradclip.cli.tables import told
+    from gradclip.report.gathered import gather
+
+    with opened(run) as found:
+        told(_parts(gather(found)))
+
+
+def _parts(run: Gathered) -> Iterator[str | Table]:
+    from gradclip.report.histogram import candidate_table
+    from gradclip.report.suggestion import choice_table, suggestion_of
+
+    if not run.optimizers:
+        yield f"{run.title}: no step was recorded, so nothing can be suggested."
+    for optimizer in run.optimizers:
+        of = f"Optimizer {optimizer.number}: " if len(run.optimizers) > 1 else ""
+        advice = suggestion_of(optimizer)
+        yield of + advice.sentence
+        if advice.choices:
+            yield candidate_table(optimizer.norms)
+            yield choice_table(advice)
+        else:
+            yield "\n".join(advice.notes)

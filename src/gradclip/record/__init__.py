@@ -1,0 +1,31 @@
+"""The run file: what a training run was, in one SQLite file that survives a crash.
+
+`RunWriter` writes it, `Run` reads it; nothing here knows a framework. The tables are described in docs/run-file.md.
+"""
+
+from gradclip.record.columns import Steps, TensorRows
+from gradclip.record.opening import RunSummary, list_runs
+from gradclip.record.paths import new_run_path
+from gradclip.record.reader import Run
+from gradclip.record.schema import ABSENT, ENDINGS, KINDS, Event, RunFileError, StepRow, TensorInfo
+from gradclip.record.thin import thin, thin_matrix
+from gradclip.record.writer import RunWriter
+
+__all__ = [
+    "ABSENT",
+    "ENDINGS",
+    "KINDS",
+    "Event",
+    "Run",
+    "RunFileError",
+    "RunSummary",
+    "RunWriter",
+    "StepRow",
+    "Steps",
+    "TensorInfo",
+    "TensorRows",
+    "list_runs",
+    "new_run_path",
+    "thin",
+    "thin_matrix",
+]

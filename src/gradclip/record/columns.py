@@ -1,0 +1,126 @@
+"""What a run gives back: columns of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradclip.record.schema import ABSENT, COUNTS, FLAGS, REALS
+
+__all__ = ["Steps", "TensorRows"]
+
+Floats = NDArray[np.float64]
+COLUMNS = ("step", "optimizer", *REALS, *FLAGS, *COUNTS)
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """The steps of a run, one array for each column, in the order of the steps.
+
+    ``missing`` tells what was never measured: there a number is NaN, a flag False and a count 0. A NaN that is not missing was
+    recorded as a NaN.
+    """
+
+    step: NDArray[np.int64]
+    optimizer: NDArray[np.int64]
+    time: Floats
+    """Seconds since the run began."""
+    loss: Floats
+    lr: Floats
+    """The learning rate of the first parameter group."""
+    norm: Floats
+    clipped_norm: Floats
+    coefficient: Floats
+    threshold: Floats
+    clipped: NDArray[np.bool_]
+    skipped: NDArray[np.bool_]
+    nonfinite: NDArray[np.int64]
+    """How many tensors held a NaN or Inf."""
+    amp_scale: Floats
+    weight_norm: Floats
+    missing: Mapping[str, NDArray[np.bool_]] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays by name, without ``missing``."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "missing"}
+
+
+class TensorRows(NamedTuple):
+    """One kind of number, steps x tensors."""
+
+    steps: NDArray[np.int64]
+    matrix: NDArray[np.float32]
+    """NaN where the gradient held a NaN, and where there was none: ``missing`` tells which."""
+    missing: NDArray[np.bool_]
+    """Where a tensor had no gradient."""
+
+
+def steps_from(chunks: Iterable[Sequence[tuple[Any, ...]]]) -> Steps:
+    """Build the columns from the rows that SQLite gives, some thousands at a time."""
+    parts: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    masks: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    for rows in chunks:
+        for name, column in zip(COLUMNS, zip(*rows, strict=True), strict=True):
+            values, missing = _column(column)
+            parts[name].append(values)
+            masks[name].append(missing)
+    gaps = {name: np.concatenate([np.zeros(0, bool), *arrays]) for name, arrays in masks.items()}
+    columns = {name: _typed(name, np.concatenate([np.zeros(0), *arrays]), gaps[name]) for name, arrays in parts.items()}
+    return Steps(missing=gaps, **columns)
+
+
+def tensor_rows_from(steps: NDArray[np.int64], raw: NDArray[np.float32]) -> TensorRows:
+    """Tell the tensors without a gradient from the numbers."""
+    missing = raw == np.float32(ABSENT)
+    return TensorRows(steps, np.where(missing, np.float32(np.nan), raw), missing)
+
+
+def packed(numbers: Floats) -> bytes:
+    """Little-endian float32; a finite number beyond it stays finite, so that an Inf always says that the gradient held one."""
+    largest = float(np.finfo(np.float32).max)
+    with np.errstate(all="ignore"):
+        numbers = np.where(np.isfinite(numbers), np.clip(numbers, -largest, largest), numbers)
+        return numbers.astype("<f4").tobytes()
+
+
+def unpacked(blobs: Sequence[bytes], factors: Sequence[Any], width: int) -> NDArray[np.float32]:
+    """Return packed rows as a matrix of ``width`` columns; a tensor that came later was absent before.
+
+    A row with a factor is multiplied by it, what is absent stays so.
+    """
+    filler = np.full(width, ABSENT, "<f4").tobytes()
+    size = 4 * width
+    whole = b"".join(blob if len(blob) == size else (blob + filler)[:size] for blob in blobs)
+    matrix = np.frombuffer(whole, "<f4").astype(np.float32).reshape(len(blobs), width)
+    if any(factor is not None for factor in factors):
+        by = np.array([1.0 if factor is None else float(factor) for factor in factors])[:, None]
+        with np.errstate(all="ignore"):
+            matrix = np.where(matrix == np.float32(ABSENT), matrix, (matrix * by).astype(np.float32))
+    return matrix
+
+
+def _column(column: tuple[Any, ...]) -> tuple[Floats, NDArray[np.bool_]]:
+    """A column as float64, and where it was NULL; a NaN is the text ``nan`` in the file."""
+    values = np.array(column, dtype=np.float64)
+    missing = np.zeros(len(column), bool)
+    nulls = column.count(None)
+    if nulls == len(column):
+        missing[:] = True
+    elif nulls:
+        missing[[index for index in np.flatnonzero(np.isnan(values)) if column[index] is None]] = True
+    return values, missing
+
+
+def _typed(name: str, values: Floats, missing: NDArray[np.bool_]) -> NDArray[Any]:
+    if name in FLAGS:
+        return np.where(missing, 0, values).astype(bool)
+    if name in ("step", "optimizer", *COUNTS):
+        return np.where(missing, 0, values).astype(np.int64)
+    return values

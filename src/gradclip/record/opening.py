@@ -1,0 +1,137 @@
+"""Open a run file for reading, or say in one sentence why not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from gradclip.record.schema import APPLICATION_ID, SUFFIX, TABLE_NAMES, VERSION, RunFileError
+
+__all__ = ["RunSummary", "list_runs"]
+
+WAIT: Final = 10.0
+"""Seconds to wait for a writer that cannot let others read meanwhile (network disks)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """One line of a list of runs."""
+
+    path: Path
+    status: str
+    """As ``Run.status`` gives it; ``unreadable`` where the file cannot be read."""
+    title: str = ""
+    created: float = 0.0
+    """Seconds since the epoch."""
+    problem: str = ""
+    """Why it cannot be read."""
+
+
+def list_runs(folder: str | os.PathLike[str] = "runs") -> list[RunSummary]:
+    """List the run files of a folder, the latest first; a file that cannot be read is listed with the reason.
+
+    Raises:
+        RunFileError: there is no such folder.
+    """
+    from gradclip.record.reader import Run
+
+    if not Path(folder).is_dir():
+        raise RunFileError(f"there is no folder {folder}; runs are recorded by gradclip run, into runs/ unless told otherwise")
+    found = []
+    for path in Path(folder).glob("*" + SUFFIX):
+        try:
+            with Run.open(path) as run:
+                meta = run.meta
+                found.append(RunSummary(path, run.status, str(meta.get("title", "")), float(meta.get("created", 0.0))))
+        except (RunFileError, TypeError, ValueError) as error:
+            found.append(RunSummary(path, "unreadable", created=_changed(path), problem=str(error)))
+    return sorted(found, key=lambda run: (run.created, run.path), reverse=True)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a run file read-only and make sure that it is one."""
+    if not path.exists():
+        raise RunFileError(f"there is no file {path}")
+    if path.is_dir():
+        raise RunFileError(f"{path} is a folder; name one of the {SUFFIX} files in it")
+    try:
+        connection = _readable(path)
+        try:
+            _check(path, connection)
+        except BaseException:
+            connection.close()
+            raise
+    except (sqlite3.Error, ValueError) as error:  # ValueError: text that is no UTF-8
+        raise damaged(path, error) from error
+    return connection
+
+
+def damaged(path: Path, error: Exception) -> RunFileError:
+    """Return the sentence for what went wrong while reading."""
+    if isinstance(error, RunFileError):
+        return error
+    if "not a database" in str(error):
+        return RunFileError(f"{path} is not a gradclip run")
+    if isinstance(error, sqlite3.OperationalError):
+        return RunFileError(f"{path} cannot be read ({error}); copy it, with the files beside it, to a folder you can write to")
+    return RunFileError(f"{path} is damaged or cut short ({error})")
+
+
+def _readable(path: Path) -> sqlite3.Connection:
+    """Open read-only; on a read-only disk a run that no writer holds can only be opened as one that never changes."""
+    uri = path.absolute().as_uri() + "?mode=ro"
+    try:
+        return _open(uri)
+    except sqlite3.OperationalError:
+        if _log(path).exists():
+            raise
+        return _open(uri + "&immutable=1")
+
+
+def _open(uri: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(uri, uri=True, timeout=WAIT, isolation_level=None)
+    try:
+        # The file may come from anyone: nothing in it is trusted to run, and damage is looked for.
+        for setting in ("trusted_schema = OFF", "query_only = ON", "cell_size_check = ON"):
+            connection.execute(f"PRAGMA {setting}")
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check(path: Path, connection: sqlite3.Connection) -> None:
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not names:
+        raise RunFileError(f"{path} is empty: its run was cut short before anything was written")
+    if _pragma(connection, "application_id") != APPLICATION_ID:
+        raise RunFileError(f"{path} is not a gradclip run")
+    version = _pragma(connection, "user_version")
+    if version > VERSION:
+        raise RunFileError(
+            f"{path} was written by a newer gradclip (schema {version}, this one reads {VERSION}); update gradclip"
+        )
+    if not names.issuperset(TABLE_NAMES):
+        raise RunFileError(f"{path} is damaged or cut short (tables are missing)")
+    expected = _pragma(connection, "page_count") * _pragma(connection, "page_size")
+    if path.stat().st_size < expected and not _log(path).exists():
+        raise RunFileError(f"{path} is cut short ({path.stat().st_size} of {expected} bytes); copy it again")
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def _log(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
+def _changed(path: Path) -> float:
+    with contextlib.suppress(OSError):
+        return path.stat().st_mtime
+    return 0.0

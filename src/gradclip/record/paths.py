@@ -1,0 +1,60 @@
+"""Names for run files."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from itertools import count
+from pathlib import Path
+
+from gradclip.record.schema import SUFFIX, RunFileError
+
+__all__ = ["new_run_path"]
+
+
+def new_run_path(folder: str | os.PathLike[str] = "runs", label: str | None = None) -> Path:
+    """Make an empty file with a name of its own, such as ``runs/2026-11-21_14-03-22_train.gradclip``.
+
+    The file is made in the same moment as the name is taken, so two runs that start at once never share one.
+
+    Args:
+        folder: where runs are kept; made if it does not exist.
+        label: what the name ends with; the running script's name unless it is given.
+
+    Raises:
+        RunFileError: the folder cannot be made or written to.
+    """
+    folder = Path(folder)
+    stem = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{_label(label)}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in count(1):
+            path = folder / (stem + (f"-{number}" if number > 1 else "") + SUFFIX)
+            if _take(path):
+                return path
+    except OSError as error:
+        raise RunFileError(
+            f"cannot make a run file in {folder} ({error.strerror}); name a folder that can be written to"
+        ) from error
+    raise AssertionError("unreachable: the numbers do not end")
+
+
+def _take(path: Path) -> bool:
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _label(label: str | None) -> str:
+    """Letters, digits, dots, dashes and underscores only; short enough for every file system.
+
+    >>> _label("my script.py"), _label("../../etc"), _label("")
+    ('my_script.py', 'etc', 'run')
+    """
+    if label is None:
+        label = Path(sys.argv[0] if sys.argv else "").stem
+    kept = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in label)
+    return kept.strip("._-")[:40] or "run"

@@ -1,0 +1,136 @@
+"""The executable specification of the rules that learn: each paper's formula on one block's norms, step by step.
+
+Plain Python numbers and lists that grow, as the papers write them; the rules in :mod:`gradclip.adaptive` share with this only
+the names of their parameters. What all rules hold to is done in one place, :func:`limits`: a step in which a block has no
+gradient is none of its steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from gradclip import adaptive
+from gradclip.thresholds import Threshold
+
+__all__ = ["limits"]
+
+Float: TypeAlias = npt.NDArray[np.float64]
+
+
+def limits(rule: Threshold, norms: npt.ArrayLike) -> Float:
+    """Return the limit of every block at every step, NaN where the block has no gradient.
+
+    Args:
+        rule: a rule that learns.
+        norms: the norms of the blocks, one row a step, one column a block; finite, 0 where there is no gradient.
+
+    >>> limits(adaptive.Growth(1.5), [[1.0], [0.0], [9.0], [9.0]]).ravel()
+    array([ inf,  nan, 1.5 , 2.25])
+    """
+    history = np.asarray(norms, dtype=np.float64)
+    if isinstance(rule, adaptive.Least):
+        return np.minimum(limits(rule.first, history), limits(rule.second, history))
+    found = np.full(history.shape, np.nan)
+    for block in range(history.shape[1]):
+        steps = np.flatnonzero(history[:, block])
+        found[steps, block] = _FORMULAS[type(rule)](rule, history[steps, block].tolist(), steps, history)
+    return found
+
+
+def _zclip(rule: adaptive.ZScore, norms: Sequence[float], *_: Any) -> list[float]:
+    """ZClip: mean and variance of the warm-up, then their moving averages over the clipped norms."""
+    found: list[float] = [rule.cap] * min(rule.warmup, len(norms))
+    mean, var = np.mean(norms[: rule.warmup]), np.var(norms[: rule.warmup])
+    for n in norms[rule.warmup :]:
+        sigma = max(np.sqrt(var), 1e-6 * mean)
+        score = (n - mean) / sigma
+        limit = mean + rule.z * sigma / (score / rule.z) if score > rule.z else np.inf
+        found.append(min(limit, rule.cap))
+        clipped = min(n, limit)
+        mean = rule.alpha * mean + (1 - rule.alpha) * clipped
+        var = rule.alpha * var + (1 - rule.alpha) * (clipped - mean) ** 2
+    return found
+
+
+def _adagc(rule: adaptive.EmaRatio, norms: Sequence[float], steps: npt.NDArray[Any], history: Float) -> list[float]:
+    """AdaGC: all blocks together to one norm in the warm-up, each to a multiple of its own average after it."""
+    found: list[float] = []
+    gamma, largest = np.inf, 0.0
+    for step, n in zip(steps, norms, strict=True):
+        if step < rule.warmup or gamma == np.inf:
+            whole = float(np.linalg.norm(history[step] / history[step].max()) * history[step].max())
+            limit = n * min(1.0, rule.warmup_norm / whole)
+            gamma = min(gamma, limit)
+        else:
+            gamma = max(gamma, rule.floor * largest)
+            limit = rule.ratio * gamma
+            gamma = rule.beta * gamma + (1 - rule.beta) * min(n, limit)
+        largest = max(largest, min(n, limit))
+        found.append(limit)
+    return found
+
+
+def _aggc(rule: adaptive.Ema, norms: Sequence[float], *_: Any) -> list[float]:
+    """AGGC's upper edge: the average takes this norm in, clipped by the edge before, then makes the new edge."""
+    found: list[float] = []
+    average = norms[0] if norms else 0.0
+    for n in norms:
+        average = rule.beta * average + (1 - rule.beta) * min(n, rule.high * average)
+        found.append(rule.high * average)
+    return found
+
+
+def _spam(rule: adaptive.SecondMoment, norms: Sequence[float], steps: npt.NDArray[Any], history: Float) -> list[float]:
+    """SPAM: an element's square at most a multiple of the average of its squares."""
+    found: list[float] = []
+    v = 0.0
+    for step, n in zip(steps, norms, strict=True):
+        limit = np.sqrt(rule.factor * v) if step >= rule.warmup and v > 0 else np.inf
+        v = rule.beta * v + (1 - rule.beta) * min(n, limit) ** 2
+        found.append(limit)
+    return found
+
+
+def _growth(rule: adaptive.Growth, norms: Sequence[float], *_: Any) -> list[float]:
+    """Fira's limiter: divide by ``max(n / previous, ratio) / ratio``."""
+    found: list[float] = []
+    clipped: list[float] = []
+    for n in norms:
+        limit = rule.ratio * max(clipped[-1], rule.floor * max(clipped)) if clipped else np.inf
+        found.append(limit)
+        clipped.append(min(n, limit))
+    return found
+
+
+def _autoclip(rule: adaptive.Percentile, norms: Sequence[float], *_: Any) -> list[float]:
+    """AutoClip: the percentile of everything so far."""
+    return [float(np.percentile(norms[: i + 1], rule.percent)) for i in range(len(norms))]
+
+
+def _quantile(rule: adaptive.Quantile, norms: Sequence[float], *_: Any) -> list[float]:
+    """QC-SGD: the quantile of the last norms."""
+    windows = [norms[max(0, i - rule.window) : i] for i in range(len(norms))]
+    return [float(np.quantile(w, rule.q)) if w else np.inf for w in windows]
+
+
+def _skip_step(rule: adaptive.Outlier, norms: Sequence[float], *_: Any) -> list[float]:
+    """OLMo-core: mean and sample deviation of the last norms."""
+    found: list[float] = []
+    kept: list[float] = []
+    for n in norms:
+        recent = kept[-rule.window :]
+        enough = len(recent) >= rule.after
+        sigma = max(np.std(recent, ddof=1), 1e-6 * np.mean(recent)) if enough else 0.0
+        found.append(float(np.mean(recent) + rule.sigma * sigma) if enough else np.inf)
+        kept.append(min(n, found[-1]))
+    return found
+
+
+_FORMULAS: dict[type[Threshold], Callable[..., list[float]]] = {
+    adaptive.ZScore: _zclip, adaptive.EmaRatio: _adagc, adaptive.Ema: _aggc, adaptive.SecondMoment: _spam,
+    adaptive.Growth: _growth, adaptive.Percentile: _autoclip, adaptive.Quantile: _quantile, adaptive.Outlier: _skip_step,
+}  # fmt: skip

@@ -1,0 +1,111 @@
+"""A run while it is written: what is new since the last look, and one screen of it."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradclip.record import Run
+from gradclip.report.sparkline import sparkline
+from gradclip.report.table import Table
+from gradclip.report.words import number, percent, plural, short
+
+__all__ = ["Follower", "frame"]
+
+HISTORY = 2000
+"""Norms that a sparkline looks back on."""
+WORST = 8
+"""Layers that are listed."""
+
+
+@dataclass
+class Follower:
+    """One optimizer of a run that may still be written; :meth:`look` reads what is new.
+
+    Args:
+        run: the run, open.
+        optimizer: its number.
+    """
+
+    run: Run
+    optimizer: int = 0
+    steps: int = 0
+    step: int | None = None
+    loss: float = math.nan
+    norm: float = math.nan
+    largest: float = math.nan
+    seconds: float = 0.0
+    watched: int = 0
+    clipped: int = 0
+    skipped: int = 0
+    bad: int = 0
+    norms: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    losses: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    layers: list[tuple[str, float, float]] = field(default_factory=list)
+    """The layers with the largest norms at the last step: name, norm, share of the squared norm."""
+    _row: int | None = None
+
+    def look(self) -> None:
+        """Take in the steps that were written since the last look."""
+        new = self.run.steps(self.optimizer, after=self.step)
+        if not len(new):
+            return
+        self.steps += len(new)
+        self.step, self.seconds = int(new.step[-1]), float(new.time[-1])
+        there = new.norm[~new.missing["norm"]]
+        self.norms.extend(there.tolist())
+        self.losses.extend(new.loss[~new.missing["loss"]].tolist())
+        self.norm = float(there[-1]) if len(there) else self.norm
+        self.loss = self.losses[-1] if self.losses else self.loss
+        self.largest = float(np.fmax(self.largest, np.max(there[np.isfinite(there)], initial=-math.inf)))
+        self.watched += int((~new.missing["clipped"]).sum())
+        self.clipped += int(new.clipped.sum())
+        self.skipped += int(new.skipped.sum())
+        self.bad += int(((new.nonfinite > 0) | (~new.missing["norm"] & ~np.isfinite(new.norm))).sum())
+        self._look_at_layers()
+
+    def _look_at_layers(self) -> None:
+        after = self._row if self._row is not None else (self.step or 0) - HISTORY
+        rows = self.run.tensor_matrix("norm", self.optimizer, after=after)
+        if not len(rows.steps):
+            return
+        self._row = int(rows.steps[-1])
+        names = [tensor.name for tensor in self.run.tensors_of(self.optimizer)]
+        self.layers = _worst(names, rows.matrix[-1], rows.missing[-1])
+
+
+def frame(follower: Follower, status: str, title: str) -> list[str | Table]:
+    """Return what one look shows, as sentences and a table."""
+    if follower.step is None:
+        return [f"{title}: {status}, no step yet"]
+    speed = f", {number(follower.steps / follower.seconds)} steps a second" if follower.seconds > 0 else ""
+    head = f"{title}: {status}, step {follower.step:,}{speed}"
+    lines = [
+        f"loss     {number(follower.loss):>10}  {sparkline(follower.losses, 40)}",
+        f"norm     {number(follower.norm):>10}  {sparkline(follower.norms, 40, log=True)}  at most {number(follower.largest)}",
+        f"clipped  {percent(follower.clipped / follower.watched) if follower.watched else '–':>10}",
+    ]
+    if follower.bad or follower.skipped:
+        lines.append(f"{plural(follower.bad, 'step')} with a NaN or Inf, {follower.skipped:,} skipped")
+    return [head, "\n".join(lines), *([_layer_table(follower.layers)] if follower.layers else [])]
+
+
+def _worst(names: Sequence[str], norms: NDArray[np.float32], missing: NDArray[np.bool_]) -> list[tuple[str, float, float]]:
+    """The layers with the largest norms; what is not finite comes first."""
+    values = norms.astype(np.float64)
+    whole = float(np.square(values[np.isfinite(values)]).sum())
+    order = sorted(np.flatnonzero(~missing).tolist(), key=lambda i: -values[i] if np.isfinite(values[i]) else -math.inf)
+    return [(names[i], float(values[i]), float(values[i] ** 2 / whole) if whole > 0 else 0.0) for i in order[:WORST]]
+
+
+def _layer_table(layers: Sequence[tuple[str, float, float]]) -> Table:
+    rows = [
+        (short(name, 40), number(norm), f"{share:.1%}" if math.isfinite(share) else "–", "█" * round(20 * share) if share <= 1 else "×")
+        for name, norm, share in layers
+    ]
+    return Table("The largest norms at the last step", ("layer", "norm", "share", ""), rows, frozenset({1, 2}))

@@ -1,0 +1,96 @@
+"""The page of a run: its verdict, then what led to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from gradclip import __version__
+from gradclip.report import timeline
+from gradclip.report.gathered import Gathered, Optimizer
+from gradclip.report.heatmap import heatmap
+from gradclip.report.histogram import candidate_table, histogram
+from gradclip.report.order import order_table
+from gradclip.report.page import Page, Section
+from gradclip.report.ratios import ratios
+from gradclip.report.suggestion import choice_table, suggestion_of
+from gradclip.report.table import Table
+from gradclip.report.verdict import verdict
+from gradclip.report.words import number, percent
+
+__all__ = ["overview", "rates_of", "run_page"]
+
+
+def run_page(run: Gathered) -> Page:
+    """Lay out a run."""
+    order = order_table(run.events)
+    sections = [section for optimizer in run.optimizers for section in _sections(run, optimizer)]
+    if order is not None:
+        sections.append(Section("Order of events", [order]))
+    return Page(run.title, verdict(run), tables=[overview(run)], facts=_facts(run), sections=sections)
+
+
+def overview(run: Gathered) -> Table:
+    """One row for each optimizer."""
+    columns = ("optimizer", "tensors", "steps", "last loss", "median norm", "largest norm", "steps clipped", "NaN or Inf", "skipped", "learning rate")
+    return Table(f"Status: {run.status}", columns, [_row(optimizer) for optimizer in run.optimizers], frozenset(range(1, 10)))
+
+
+def _row(optimizer: Optimizer) -> tuple[str, ...]:
+    steps = optimizer.steps
+    finite = optimizer.norms[np.isfinite(optimizer.norms)]
+    losses = steps.loss[~steps.missing["loss"]]
+    return (
+        str(optimizer.number),
+        f"{optimizer.tensors:,}",
+        f"{len(steps):,}",
+        number(float(losses[-1])) if len(losses) else "–",
+        number(float(np.median(finite))) if len(finite) else "–",
+        number(float(finite.max())) if len(finite) else "–",
+        percent(optimizer.clip_rate) if optimizer.watched else "not clipped",
+        f"{int(optimizer.bad.sum()):,}",
+        f"{int(steps.skipped.sum()):,}",
+        rates_of(optimizer),
+    )
+
+
+def rates_of(optimizer: Optimizer) -> str:
+    """Say which learning rates an optimizer had."""
+    rates = optimizer.rates[np.isfinite(optimizer.rates)]
+    if not len(rates):
+        return "–"
+    low, high = float(rates.min()), float(rates.max())
+    return number(low) if low == high else f"{number(low)} to {number(high)}"
+
+
+def _sections(run: Gathered, optimizer: Optimizer) -> Iterator[Section]:
+    of = f"Optimizer {optimizer.number}: " if len(run.optimizers) > 1 else ""
+    advice = suggestion_of(optimizer)
+    thresholds = [histogram(optimizer.norms), candidate_table(optimizer.norms), choice_table(advice)]
+    parts = {
+        "steps": [draw(optimizer) for draw in (timeline.loss, timeline.norms, timeline.rates, timeline.scale)],
+        "layers": [heatmap(optimizer.layers), ratios(optimizer.ratios)],
+        "thresholds": thresholds if advice.choices else [],
+    }
+    for title, found in parts.items():
+        drawn = [part for part in found if part is not None]
+        if drawn:
+            about = advice.sentence if title == "thresholds" else ""
+            yield Section(of + title if of else title.capitalize(), drawn, about)
+
+
+def _facts(run: Gathered) -> dict[str, str]:
+    meta = run.meta
+    command = meta.get("command")
+    facts = {
+        "Run": str(run.path),
+        "Began": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(meta.get("created", 0.0)))),
+        "Command": " ".join(map(str, command)) if isinstance(command, list) else "",
+        "Clipped with": str(meta.get("clip") or ""),
+        "Recording": str(meta.get("failure") or ""),
+        "Versions": ", ".join(str(part) for part in (meta.get("framework"), f"Python {meta.get('python')}") if part),
+        "Page": f"gradclip {__version__}",
+    }
+    return {name: value for name, value in facts.items() if value}

@@ -1,0 +1,83 @@
+"""A run in a terminal: the same story as the page, on a screen or two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from gradclip.report.gathered import Gathered, Optimizer
+from gradclip.report.grouping import common_prefix
+from gradclip.report.heatmap import layer_table
+from gradclip.report.histogram import candidate_table
+from gradclip.report.order import order_table
+from gradclip.report.ratios import middle_ratios
+from gradclip.report.run_page import rates_of
+from gradclip.report.sparkline import sparkline
+from gradclip.report.suggestion import suggestion_of
+from gradclip.report.table import Table
+from gradclip.report.verdict import verdict
+from gradclip.report.words import number, plural, short
+
+__all__ = ["MOST_LAYERS", "run_text"]
+
+MOST_LAYERS = 16
+"""Rows of the table of layers."""
+NAME, WIDTH = 22, 12
+"""Letters of a name, and of a sparkline."""
+
+
+def run_text(run: Gathered) -> Iterator[str | Table]:
+    """Tell what happened in a run, in sentences and tables.
+
+    Args:
+        run: gathered with at most ``MOST_LAYERS`` layers.
+    """
+    yield verdict(run)
+    for optimizer in run.optimizers:
+        yield _heading(optimizer, len(run.optimizers) > 1)
+        yield from _optimizer(optimizer)
+    order = order_table(run.events)
+    if order is not None:
+        yield order
+
+
+def _heading(optimizer: Optimizer, several: bool) -> str:
+    which = f"Optimizer {optimizer.number}: " if several else ""
+    return f"{which}{plural(optimizer.tensors, 'tensor')}, learning rate {rates_of(optimizer)}"
+
+
+def _optimizer(optimizer: Optimizer) -> Iterator[str | Table]:
+    lines = (_line("loss", optimizer, False), _line("norm", optimizer, True))
+    yield "\n".join(line for line in lines if line)
+    if optimizer.layers.norms.size:
+        yield _layers(optimizer)
+    if len(optimizer.norms):
+        yield candidate_table(optimizer.norms)
+    advice = suggestion_of(optimizer)
+    yield "\n".join([advice.sentence, *advice.notes])
+
+
+def _line(name: str, optimizer: Optimizer, log: bool) -> str:
+    values = getattr(optimizer.steps, name)[~optimizer.steps.missing[name]]
+    if not len(values):
+        return ""
+    ends = f"{number(float(values[0]))} → {number(float(values[-1]))}"
+    return f"{name:5}{sparkline(values, 50, log=log)}  {ends}"
+
+
+def _layers(optimizer: Optimizer) -> Table:
+    """The page's table, with a picture and without what is hardly ever needed."""
+    table = layer_table(optimizer.layers)
+    ratios = middle_ratios(optimizer.ratios)
+    shared = common_prefix([row[0] for row in table.rows])
+    rows = []
+    for i, (name, _, *numbers, bad) in enumerate(table.rows):
+        values = optimizer.layers.norms[~optimizer.layers.missing[:, i], i]
+        ratio = number(ratios[i]) if ratios and np.isfinite(ratios[i]) else "–"
+        line = sparkline(values, WIDTH, log=True)
+        rows.append((short(name.removeprefix(shared), NAME), *numbers, ratio, f"{line} {bad} bad" if bad != "0" else line))
+    columns = ("layer", *table.columns[2:-1], "ratio", "over the steps")
+    begin = [f"All names begin with {shared}"] if shared else []
+    ends = "Ratio: update norm / weight norm, the median; 0.001 is usual. Bad: steps with a NaN or Inf."
+    return Table(table.caption, columns, rows, frozenset(range(1, 7)), [*begin, *table.notes, ends])

@@ -1,0 +1,22 @@
+"""A run file that is none: what the other ranks of a distributed run write to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from gradclip.record.writer import RunWriter
+
+__all__ = ["Nowhere"]
+
+
+class Nowhere(RunWriter):
+    """Takes everything and keeps nothing."""
+
+    def __init__(self) -> None:
+        self.path, self.failed = Path(os.devnull), None
+
+    @property
+    def recording(self) -> bool:
+        """Never."""
+        return False

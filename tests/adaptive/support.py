@@ -1,0 +1,59 @@
+"""A recorded spiky run, and the way to put a rule through it in any array library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradclip import adaptive
+from gradclip.thresholds import Context, Threshold
+
+STEPS = 1000
+RULES: list[Threshold] = [
+    adaptive.ZScore(),
+    adaptive.ZScore(1.5, 0.9, 10, 2.0),
+    adaptive.EmaRatio(),
+    adaptive.EmaRatio(1.2, 0.9, 5, 3.0, 1e-6),
+    adaptive.Ema(),
+    adaptive.Ema(1.1, 0.98),
+    adaptive.SecondMoment(),
+    adaptive.SecondMoment(10.0, 0.98, 3),
+    adaptive.Growth(),
+    adaptive.Growth(1.5, 0.1),
+    adaptive.Percentile(),
+    adaptive.Percentile(95.0),
+    adaptive.Quantile(),
+    adaptive.Quantile(0.95, 50),
+    adaptive.Outlier(),
+    adaptive.Outlier(2.0, 20, 5),
+    adaptive.Least(adaptive.ZScore(), adaptive.Quantile(0.9, 100)),
+]
+PER_BLOCK = [rule for rule in RULES if not isinstance(rule, adaptive.EmaRatio)]
+
+
+def spiky_norms(steps: int = STEPS, blocks: int = 4, seed: int = 0, zeros: float = 0.03) -> np.ndarray:
+    """Norms of a run, one row a step: a log-normal that drifts, Pareto spikes in one step of fifty, zeros now and then."""
+    rng = np.random.default_rng(seed)
+    drift = np.cumsum(0.02 * rng.standard_normal((steps, blocks)), axis=0)
+    norms = np.exp(0.25 * rng.standard_normal((steps, blocks)) + drift - 1)
+    norms *= np.where(rng.random((steps, blocks)) < 0.02, 2 + rng.pareto(1.1, (steps, blocks)) * 5, 1)
+    norms[rng.random((steps, blocks)) < zeros] = 0.0
+    if zeros:
+        norms[[5, steps // 2]] = 0.0  # and steps without any gradient at all
+    return norms
+
+
+def run(rule: Threshold, norms: Any) -> tuple[list[Any], Any]:
+    """Put a rule through a run; return the limits at every step and the last state."""
+    state = rule.init(norms[0])
+    found = []
+    for step in range(len(norms)):
+        limits, state = rule.limits(norms[step], state, Context(step))
+        found.append(limits)
+    return found, state
+
+
+def run_numpy(rule: Threshold, norms: np.ndarray) -> np.ndarray:
+    """The limits of a run in NumPy."""
+    return np.stack(run(rule, norms)[0])

@@ -1,0 +1,297 @@
+"""Training never stops because recording cannot; it is told once, in one sentence."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from gradclip.record import RunFileError, RunWriter, StepRow, TensorInfo, list_runs, new_run_path
+from gradclip.record import writer as writer_module
+from tests.record.support import recorded, run_program, start
+
+PREFIX = "recording stopped, training goes on: "
+
+
+def train_on(writer, steps=3):
+    """Do what a training loop does with a writer; nothing of it may raise."""
+    writer.add_tensors([TensorInfo("w", (2,))])
+    for step in range(steps):
+        writer.add_step(StepRow(step=step))
+        writer.add_tensor_row(step, 0, "norm", [1.0])
+        writer.add_events(step, [])
+        writer.update_meta(step=step)
+    written = writer.flush()
+    writer.close("crashed", exit_code=1)
+    return written
+
+
+def test_a_full_disk_is_told_once_and_what_was_written_stays(tmp_path, reading):
+    # A limit on the file's size is what a real disk does: the system refuses to write on.
+    program = """
+import resource
+told = []
+writer = RunWriter(sys.argv[1], interval=0.01, on_failure=told.append)
+writer.add_tensors(tensors())
+for step in range(100):
+    add(writer, step)
+assert writer.flush()
+resource.setrlimit(resource.RLIMIT_FSIZE, (256 * 1024, resource.RLIM_INFINITY))
+for step in range(100, 20_000):
+    add(writer, step)
+    if step % 1000 == 0:
+        writer.flush()
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+writer.close()
+assert told == [writer.failed] and not writer.recording, (told, writer.failed)
+print(writer.failed)
+"""
+    path = tmp_path / "run.gradclip"
+    output, _ = run_program(program, path)
+    assert output.startswith(f"{PREFIX}cannot write {path} (d")  # "disk I/O error" or "database or disk is full"
+    run = reading(path)
+    steps = run.steps().step.tolist()
+    assert steps == list(range(len(steps)))
+    assert 100 <= len(steps) < 20_000
+    assert steps[:-1] <= run.tensor_matrix("norm").steps.tolist() <= steps  # the last step may be there in part
+
+
+def test_sqlite_s_own_word_for_a_full_disk(tmp_path, reading, monkeypatch):
+    told = []
+    writer = RunWriter(tmp_path / "run.gradclip", on_failure=told.append)
+    writer.add_step(StepRow(step=0))
+    assert writer.flush()
+
+    def full(*_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(writer._store, "_write_steps", full)
+    assert not train_on(writer)
+    assert told == [writer.failed] == [f"{PREFIX}cannot write {writer.path} (database or disk is full)"]
+    run = reading(writer.path)
+    assert (run.status, run.meta["failure"]) == ("incomplete", writer.failed)
+    assert len(run.steps()) == 1
+
+
+@pytest.mark.parametrize("place", ["below a file", "deleted working directory", "a folder", "no folder"])
+def test_a_place_that_cannot_be_written_to(tmp_path, place):
+    (tmp_path / "file").write_text("")
+    paths = {"below a file": "file/run.gradclip", "a folder": ".", "no folder": "no/run.gradclip"}
+    if place == "deleted working directory":
+        program = """
+os.mkdir(sys.argv[1]); os.chdir(sys.argv[1]); os.rmdir(sys.argv[1])
+for writer in (RunWriter("run.gradclip"), RunWriter.create("runs")):
+    add(writer, 0)
+    writer.close()
+    assert writer.failed
+"""
+        assert run_program(program, tmp_path / "gone")[1].count(PREFIX) == 2
+        return
+    told = []
+    writer = RunWriter(tmp_path / paths[place], on_failure=told.append)
+    assert not train_on(writer)
+    assert told == [f"{PREFIX}cannot write {tmp_path / paths[place]} (unable to open database file)"]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFileError, match=r"cannot make a run file in .*runs \(Not a directory\); name a folder"):
+        new_run_path(tmp_path / "file" / "runs")
+    told = []
+    train_on(RunWriter.create(tmp_path / "file" / "runs", on_failure=told.append))
+    assert told == [
+        f"{PREFIX}cannot make a run file in {tmp_path}/file/runs (Not a directory); name a folder that can be written to"
+    ]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions are another thing there")
+def test_a_read_only_folder():
+    """Root may write anywhere, so root's program goes on as another user."""
+    program = """
+if os.geteuid() == 0:
+    os.seteuid(65534)
+writer = RunWriter.create(sys.argv[1])
+add(writer, 0)
+writer.close()
+for path in sys.argv[2:]:  # and a finished run can be read there
+    with Run.open(path) as run:
+        print(run.status, len(run.steps()), len(os.listdir(sys.argv[1])))
+"""
+    with tempfile.TemporaryDirectory() as name:  # not in pytest's own folder, which other users cannot enter
+        folder = Path(name)
+        done = recorded(folder / "done.gradclip")
+        logged = recorded(folder / "logged.gradclip")
+        connection = sqlite3.connect(logged)
+        connection.execute("PRAGMA journal_mode = WAL")  # as it stays when somebody reads while the run ends
+        connection.close()
+        folder.chmod(0o555)
+        output, errors = run_program(program, folder, done, logged)
+        folder.chmod(0o755)
+    assert output == "finished 3 2\n" * 2
+    assert errors.count(f"{PREFIX}cannot make a run file in {folder} (Permission denied)") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be deleted there")
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_folder_deleted_under_the_writer(tmp_path, replaced):
+    told = []
+    folder = tmp_path / "runs"
+    writer = RunWriter(new_run_path(folder, "x"), on_failure=told.append)
+    writer.add_step(StepRow(step=0))
+    assert writer.flush()
+    shutil.rmtree(folder)
+    if replaced:
+        folder.mkdir()
+        writer.path.write_text("mine")
+    assert not train_on(writer)
+    assert told == [f"{PREFIX}cannot write {writer.path} (the file was moved or deleted)"]
+    assert not replaced or writer.path.read_text() == "mine"
+
+
+def test_a_file_that_stays_locked(tmp_path, reading):
+    told = []
+    writer = RunWriter(tmp_path / "run.gradclip", lock_timeout=0.05, on_failure=told.append)
+    other = sqlite3.connect(writer.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    assert not train_on(writer)
+    other.execute("ROLLBACK")
+    other.close()
+    assert told == [f"{PREFIX}cannot write {writer.path} (database is locked)"]
+    assert len(reading(writer.path).steps()) == 0
+
+
+def test_a_lock_that_passes_costs_nothing(tmp_path, reading):
+    writer = RunWriter(tmp_path / "run.gradclip")
+    other = sqlite3.connect(writer.path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.2, other.execute, ["ROLLBACK"])
+    release.start()
+    assert train_on(writer)
+    release.join()
+    other.close()
+    assert len(reading(writer.path).steps()) == 3
+
+
+def test_adding_does_not_wait_for_the_disk(tmp_path, monkeypatch):
+    writer = RunWriter(tmp_path / "run.gradclip", interval=0.001)
+    writing, go_on = threading.Event(), threading.Event()
+    write = writer._store.write
+
+    def stuck(batch):
+        writing.set()
+        assert go_on.wait(30)
+        write(batch)
+
+    monkeypatch.setattr(writer._store, "write", stuck)
+    writer.add_step(StepRow(step=0))
+    assert writing.wait(30)
+    writer.add_step(StepRow(step=1))  # would wait forever if it needed the disk
+    assert not writer.flush(timeout=0.01)
+    go_on.set()
+    assert writer.flush()
+    writer.close()
+
+
+def test_what_waits_for_a_slow_disk_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer_module, "MOST_WAITING", 10_000)
+    told = []
+    writer = RunWriter(tmp_path / "run.gradclip", interval=1000, on_failure=told.append)
+    for step in range(100):
+        writer.add_step(StepRow(step=step))
+    assert told == [f"{PREFIX}cannot write {writer.path} (the disk is too slow for what is recorded)"]
+    assert not writer._batch
+    writer.close()
+
+
+def test_a_row_that_cannot_be_stored_ends_recording_only(tmp_path):
+    told = []
+    writer = RunWriter(tmp_path / "run.gradclip", on_failure=told.append)
+    writer.add_step(StepRow(step=0, loss="high"))
+    assert not train_on(writer)
+    assert told == [f"{PREFIX}cannot write {writer.path} (could not convert string to float: 'high')"]
+
+
+def test_the_warning_is_given_once_and_not_raised_where_warnings_are_errors(tmp_path, capsys):
+    with pytest.warns(RuntimeWarning, match="recording stopped, training goes on") as given:
+        train_on(RunWriter(tmp_path / "no" / "run.gradclip"))
+    assert len(given) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train_on(RunWriter(tmp_path / "no" / "run.gradclip"))
+    assert capsys.readouterr().err.count(f"gradclip: {PREFIX}") == 1
+
+
+def test_a_callback_that_fails_or_closes_the_run_does_no_harm(tmp_path):
+    def careless(_):
+        writer.close()
+        raise RuntimeError
+
+    writer = RunWriter(tmp_path / "run.gradclip", on_failure=careless)
+    writer.add_step(StepRow(step="zero"))
+    train_on(writer)
+    assert writer.failed
+
+
+def test_a_second_run_never_writes_into_the_file_of_the_first(tmp_path, reading):
+    told = []
+    first = RunWriter(tmp_path / "run.gradclip")
+    train_on(RunWriter(first.path, on_failure=told.append), steps=9)
+    train_on(first)
+    assert told == [f"{PREFIX}{first.path} already holds data; every run needs a file of its own"]
+    assert len(reading(first.path).steps()) == 3
+    notes = tmp_path / "notes.gradclip"
+    notes.write_text("my notes, " * 100)
+    train_on(RunWriter(notes, on_failure=told.append))
+    assert told[1:] == [f"{PREFIX}cannot write {notes} (file is not a database)"]
+    assert notes.read_text() == "my notes, " * 100
+
+
+def test_two_writers_that_race_for_one_empty_file(tmp_path, reading):
+    path = tmp_path / "run.gradclip"
+    path.touch()
+    told = []
+    with ThreadPoolExecutor(4) as pool:
+        writers = list(pool.map(lambda _: RunWriter(path, on_failure=told.append), range(4)))
+    (winner,) = [writer for writer in writers if writer.recording]
+    assert len(told) == 3
+    assert all("already holds data" in sentence for sentence in told)
+    train_on(winner)
+    assert len(reading(path).steps()) == 3
+
+
+def test_runs_that_start_at_the_same_moment_have_files_of_their_own(tmp_path):
+    program = "sys.stdin.readline(); print(*[new_run_path(sys.argv[1], 'my train').name for _ in range(25)], sep='\\n')"
+    processes = [start(program, tmp_path / "runs", stdin=subprocess.PIPE) for _ in range(4)]
+    names = []
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in processes:
+        names += process.communicate(timeout=60)[0].split()
+    assert len(names) == len(set(names)) == 100
+    assert sorted(os.listdir(tmp_path / "runs")) == sorted(names)
+    assert all(name.endswith(".gradclip") and "_my_train" in name for name in names)
+
+
+def test_runs_are_listed_the_latest_first_with_the_reason_where_one_cannot_be_read(tmp_path):
+    for title in ("first", "second"):
+        writer = RunWriter(new_run_path(tmp_path, title), {"title": title, "created": time.time()})
+        writer.close()
+    (tmp_path / "a.gradclip").touch()
+    os.utime(tmp_path / "a.gradclip", (0, 0))
+    (tmp_path / "notes.txt").write_text("not a run")
+    runs = list_runs(tmp_path)
+    assert [(run.title, run.status) for run in runs] == [("second", "finished"), ("first", "finished"), ("", "unreadable")]
+    assert runs[2].problem == f"{tmp_path}/a.gradclip is empty: its run was cut short before anything was written"
+    with pytest.raises(RunFileError, match="there is no folder"):
+        list_runs(tmp_path / "no")

@@ -1,0 +1,100 @@
+"""Figures show every extreme and every gap, and are figures that plotly accepts."""
+
+from __future__ import annotations
+
+import math
+
+import plotly.graph_objects as go
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gradclip.report.charts import Line, curves, norms
+from gradclip.report.thinning import MOST_POINTS, thinned
+
+
+@given(st.lists(st.floats(), min_size=0, max_size=40), st.integers(8, 12))
+def test_thinning_keeps_ends_extremes_and_gaps(values, most):
+    points = thinned(range(len(values)), values, most)
+    assert len(points) <= max(most, min(len(values), most))
+    assert [x for x, _ in points] == sorted({x for x, _ in points})
+    assert all((y == values[x]) if y is not None else not math.isfinite(values[x]) for x, y in points)
+    finite = [value for value in values if math.isfinite(value)]
+    kept = [y for _, y in points if y is not None]
+    if finite:
+        assert (min(kept), max(kept)) == (min(finite), max(finite))
+    assert any(y is None for _, y in points) == (len(finite) < len(values))
+    if values:
+        assert (points[0][0], points[-1][0]) == (0, len(values) - 1)
+
+
+def test_thinning_keeps_a_single_peak_dip_and_gap():
+    values = [0.0] * 10_000
+    values[1234], values[4321], values[7777] = 9.0, -9.0, math.nan
+    points = dict(thinned(range(10_000), values))
+    assert (points[1234], points[4321], points[7777]) == (9.0, -9.0, None)
+
+
+def test_a_long_line_becomes_a_short_one():
+    chart = curves("t", "s", [Line("a", [math.sin(i) for i in range(100_000)])], y="y")
+    assert len(chart.figure["data"][0]["x"]) <= MOST_POINTS
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [
+        ([1, 19], "linear"),
+        ([1, 20], "log"),
+        ([0, 1000], "linear"),
+        ([-1, 1000], "linear"),
+        ([math.nan], "linear"),
+        ([], "linear"),
+    ],
+)
+def test_the_axis_is_logarithmic_where_the_range_asks_for_it(values, scale):
+    chart = curves("t", "s", [Line("a", values)], y="y")
+    assert chart.figure["layout"]["yaxis"]["type"] == scale
+
+
+def test_a_gap_is_a_gap_and_marked_before_it():
+    chart = curves("t", "s", [Line("a", [1.0, 2.0, math.nan, math.inf, 3.0, math.nan])], y="y")
+    line, marks = chart.figure["data"]
+    assert line["y"] == [1.0, 2.0, None, None, 3.0, None]
+    assert line["connectgaps"] is False
+    assert (marks["x"], marks["y"]) == ([2, 5], [2.0, 3.0])
+    assert marks["name"] == "a: no finite value after this"
+
+
+def test_norms_show_before_after_and_the_threshold():
+    chart = norms("t", "s", [3.0, 0.5], [1.0, 0.5], [1.0, 1.0])
+    assert [(trace["name"], trace["y"]) for trace in chart.figure["data"]] == [
+        ("before clipping", [3.0, 0.5]), ("after clipping", [1.0, 0.5]), ("threshold", [1.0, 1.0]),
+    ]  # fmt: skip
+    assert chart.figure["layout"]["yaxis"]["type"] == "log"
+
+
+def test_a_run_without_clipping_has_no_line_after_and_no_threshold():
+    chart = norms("t", "s", [3.0, 0.5], None, [math.inf, math.inf])
+    assert [trace["name"] for trace in chart.figure["data"]] == ["not clipped"]
+
+
+def test_charts_side_by_side_share_their_range():
+    mine, other = [3.0, 0.5], [1000.0]
+    a, b = norms("t", "s", mine, None, beside=mine + other), norms("t", "s", other, None, beside=mine + other)
+    low, high = a.figure["layout"]["yaxis"]["range"]
+    assert b.figure["layout"]["yaxis"]["range"] == [low, high]
+    assert low < math.log10(0.5)
+    assert high > 3
+
+
+def test_smoothing_draws_the_steps_behind_their_mean():
+    chart = curves("t", "s", [Line("a", [1.0, 3.0, 5.0, 7.0])], y="y", smooth=2)
+    steps, mean = chart.figure["data"]
+    assert (steps["y"], steps["showlegend"]) == ([1.0, 3.0, 5.0, 7.0], False)
+    assert mean["y"] == [1.0, 2.0, 4.0, 6.0]
+
+
+@pytest.mark.parametrize("values", [[], [math.nan, math.inf], [0.0, 0.0], [1e-300, 1e300], [2.0]])
+def test_plotly_accepts_every_figure(values):
+    for chart in (norms("t", "s", values, values, values), curves("t", "s", [Line("a", values)], y="y", smooth=2)):
+        go.Figure(chart.figure)

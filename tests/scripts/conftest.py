@@ -1,0 +1,3 @@
+"""The programs are run as scripts, never collected."""
+
+collect_ignore_glob = ["programs/*"]
