@@ -22,6 +22,7 @@ from gradclip.recipes import (
     adagc,
     agc,
     aggc,
+    auto,
     autoclip,
     block_rms,
     global_norm,
@@ -53,7 +54,7 @@ __all__ = [
     "GradclipError", "Hard", "Linear", "NonFiniteGradientError", "Norm", "Normalise", "PerElement", "PerGroup",
     "PerTensor", "PerUnit", "Propagate", "Raise", "RecipeError", "Relative", "Schedule", "Skip", "Soft", "StateError",
     "TargetError", "Whole", "Zero",
-    "adagc", "agc", "aggc", "attach", "autoclip", "block_rms", "clip", "clip_", "global_norm", "group_norm",
+    "adagc", "agc", "aggc", "attach", "auto", "autoclip", "block_rms", "clip", "clip_", "global_norm", "group_norm",
     "norm_growth", "normalise", "parse", "quantile", "skip_step", "spam", "tensor_norm", "tensor_norms", "trust",
     "value", "zclip",
 ]  # fmt: skip

@@ -61,8 +61,11 @@ def spell(clipping: Clipping) -> str:
     >>> spell(Clipping(threshold=thresholds.Linear(10, 1, 1000)))
     'global_norm:linear(10.0,1.0,1000)'
     """
+    parts = vars(clipping.threshold)
+    nested = [vars(part) for part in parts.values() if isinstance(part, thresholds.Threshold)]
     fields: dict[str, Any] = {
-        **vars(clipping.threshold), **vars(clipping.scope), **vars(clipping.rescale),
+        **{key: value for part in nested for key, value in part.items()},
+        **parts, **vars(clipping.scope), **vars(clipping.rescale),
         "threshold": clipping.threshold, "norm": clipping.norm, "nonfinite": clipping.nonfinite,
         "soft": isinstance(clipping.rescale, rescales.Soft),
         "per_tensor": isinstance(clipping.scope, scopes.PerTensor),

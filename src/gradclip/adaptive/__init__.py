@@ -10,6 +10,9 @@ from gradclip.adaptive.averages import Ema, EmaRatio, Growth, SecondMoment, ZSco
 from gradclip.adaptive.least import Least
 from gradclip.adaptive.percentile import Percentile
 from gradclip.adaptive.trust import Trust
+from gradclip.adaptive.typical import Typical
 from gradclip.adaptive.windows import Outlier, Quantile
 
-__all__ = ["Ema", "EmaRatio", "Growth", "Least", "Outlier", "Percentile", "Quantile", "SecondMoment", "Trust", "ZScore"]
+__all__ = [
+    "Ema", "EmaRatio", "Growth", "Least", "Outlier", "Percentile", "Quantile", "SecondMoment", "Trust", "Typical", "ZScore",
+]  # fmt: skip

@@ -16,6 +16,7 @@ from gradclip.result import ClipResult
 from gradclip.torch.deciding import Known
 from gradclip.torch.pipeline import run
 from gradclip.torch.plan import Plan
+from gradclip.torch.rates import effective_rates
 from gradclip.torch.targets import Clippable, resolve
 
 __all__ = ["Clipper"]
@@ -132,8 +133,7 @@ class Clipper:
         """The learning rate of each parameter, now."""
         if self._optimizer is None or not self.clipping.threshold.needs_lr:
             return None
-        rates = {id(p): float(group["lr"]) for group in self._optimizer.param_groups for p in group["params"]}
-        return [rates[id(p)] for p in self.parameters]
+        return effective_rates(self._optimizer, self.parameters)
 
     def _expected_history(self) -> Mapping[str, Tensor]:
         """The state of a first step, by which a loaded one is checked."""

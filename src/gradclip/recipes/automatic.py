@@ -1,0 +1,42 @@
+"""One method to leave on everywhere."""
+
+from __future__ import annotations
+
+from gradclip.adaptive import Least, Trust, Typical
+from gradclip.clipping import Clipping
+from gradclip.nonfinite import Nonfinite, as_nonfinite
+from gradclip.norms import L2
+from gradclip.recipes.registry import Patterns, recipe
+from gradclip.rescales import Hard
+from gradclip.scopes import Whole, patterns_of
+
+__all__ = ["auto"]
+
+
+@recipe("T = min(η ‖W‖ / lr, k · median ‖g‖)", "this library; benchmarks/thresholds")
+def auto(
+    eta: float = 0.02,
+    factor: float = 4.0,
+    window: int = 100,
+    *,
+    exclude: Patterns = (),
+    nonfinite: Nonfinite | str = "skip",
+) -> Clipping:
+    """Keep steps short beside the weights, and norms near their recent median; nothing to tune.
+
+    Two things go wrong, and each has its own sign. A step that is too long for the weights shows at once in
+    ``lr ||g|| / ||W||``: the first limit, from step 0, for optimizers whose step grows with the gradient (SGD). A gradient that
+    is out of line with those before it shows against their median: the second limit, after ten steps, for every optimizer.
+
+    Args:
+        eta: the largest step as a share of the weights' norm.
+        factor: the largest norm as a multiple of the recent median.
+        window: how many norms are remembered.
+        exclude: name patterns of parameters to leave alone.
+        nonfinite: ``"skip"``, ``"raise"``, ``"zero"`` or ``"propagate"``.
+
+    >>> print(auto())
+    auto:0.02
+    """
+    rule = Least(Trust(eta), Typical(factor, window))
+    return Clipping(Whole(patterns_of(exclude)), L2, rule, Hard(), as_nonfinite(nonfinite))
