@@ -37,6 +37,8 @@ class Task:
     needs: bool
     """Whether clipping is expected to matter; the others are controls."""
     run: Callable[[gc.Clipping, int], Outcome]
+    held_out: bool = False
+    """Never looked at while the defaults of ``auto`` were chosen."""
 
 
 def train(
@@ -87,7 +89,7 @@ def windows(generator: torch.Generator, batch: int, length: int) -> Tensor:
 class CharModel(nn.Module):
     """An embedding, a recurrent layer, a linear layer."""
 
-    def __init__(self, kind: type[nn.RNN] | type[nn.LSTM], hidden: int) -> None:
+    def __init__(self, kind: type[nn.RNN] | type[nn.LSTM] | type[nn.GRU], hidden: int) -> None:
         super().__init__()
         size = text()[1]
         self.embedding = nn.Embedding(size, hidden)
@@ -117,7 +119,11 @@ class Transformer(nn.Module):
 
 
 def char_task(
-    name: str, needs: bool, model: Callable[[], nn.Module], optimizer: Callable[[nn.Module], torch.optim.Optimizer]
+    name: str,
+    needs: bool,
+    model: Callable[[], nn.Module],
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+    held_out: bool = False,
 ) -> Task:
     """A character model trained for 200 steps; the metric is bits per character."""
 
@@ -132,7 +138,7 @@ def char_task(
 
         return train(net, optimizer(net), loss_at, 200, clipping)
 
-    return Task(name, needs, run)
+    return Task(name, needs, run, held_out)
 
 
 # --- other tasks ------------------------------------------------------------------------------------------------------
@@ -203,6 +209,37 @@ def quartic(clipping: gc.Clipping, seed: int) -> Outcome:
     return Outcome(outcome.metric**0.25 + 0.1, outcome.clipped)
 
 
+def running_sum(clipping: gc.Clipping, seed: int) -> Outcome:
+    """Add up fifty numbers with an LSTM; the metric is the squared error, where always saying 0 costs 50."""
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    recurrent, head = nn.LSTM(1, 32, batch_first=True), nn.Linear(32, 1)
+    net = nn.ModuleList([recurrent, head])
+
+    def loss_at(step: int) -> Tensor:
+        x = torch.randn(32, 50, 1, generator=generator)
+        return (head(recurrent(x)[0][:, -1])[:, 0] - x.sum((1, 2))).square().mean()
+
+    return train(net, torch.optim.SGD(net.parameters(), lr=0.1), loss_at, 300, clipping)
+
+
+def autoencoder(clipping: gc.Clipping, seed: int) -> Outcome:
+    """A deep autoencoder with momentum on low-rank data; the metric is the squared error plus 0.01."""
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    basis = torch.randn(6, 48, generator=generator)
+    sizes = [48, 64, 32, 6, 32, 64, 48]
+    layers = [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), nn.Tanh())][:-1]
+    net = nn.Sequential(*layers)
+
+    def loss_at(step: int) -> Tensor:
+        x = torch.randn(64, 6, generator=generator) @ basis
+        return (net(x) - x).square().mean()
+
+    outcome = train(net, torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), loss_at, 500, clipping)
+    return Outcome(outcome.metric + 0.01, outcome.clipped)
+
+
 def blobs(deep: bool, clip_matters: bool, lr: float, name: str, adam: bool = False) -> Task:
     """Classify ten blobs with an MLP; the metric is the cross-entropy on fresh points."""
 
@@ -252,5 +289,8 @@ TASKS: tuple[Task, ...] = (
     Task("heavy noise, SGD momentum", True, heavy_noise),
     Task("cliff, SGD", True, cliff),
     Task("quartic, SGD", True, quartic),
+    char_task("char GRU, SGD 8", True, lambda: CharModel(nn.GRU, 64), sgd(8.0), held_out=True),
+    Task("running sum LSTM, SGD 0.1", True, running_sum, held_out=True),
+    Task("autoencoder, SGD momentum", False, autoencoder, held_out=True),
 )
 """Every task of the tournament, hard ones and controls."""

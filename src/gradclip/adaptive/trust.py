@@ -16,8 +16,10 @@ class Trust(Threshold):
     """No step longer than a share of the weights: ``T = eta * max(||W||, floor) / lr``, the LARS and LARC family.
 
     You et al. 2017, arXiv 1708.03888; apex's LARC clips per tensor with eta = 0.02. The floor lets weights that start at
-    zero move. Under an optimizer that rescales gradients itself (Adam) ``lr * g`` is not the step, and this rule rarely
-    binds.
+    zero move. A block that mixes learning rates has the largest of them, so that its step is at most ``eta`` of its weights
+    whichever parameters the gradient is in. Departures: LARS scales every step to that length, and both add the weight
+    decay to the step. Under momentum the step is longer by up to ``1 / (1 - momentum)``; under an optimizer that rescales
+    gradients itself (Adam) ``lr * g`` is not the step, and this rule rarely binds.
 
     Raises:
         ValueError: ``eta`` or ``floor`` is not > 0.

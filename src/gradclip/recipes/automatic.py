@@ -13,9 +13,9 @@ from gradclip.scopes import Whole, patterns_of
 __all__ = ["auto"]
 
 
-@recipe("T = min(η ‖W‖ / lr, k · median ‖g‖)", "this library; benchmarks/thresholds")
+@recipe("T = min(0.03 ‖W‖ / lr, 4 · median ‖g‖)", "this library; benchmarks/thresholds")
 def auto(
-    eta: float = 0.02,
+    eta: float = 0.03,
     factor: float = 4.0,
     window: int = 100,
     *,
@@ -36,7 +36,7 @@ def auto(
         nonfinite: ``"skip"``, ``"raise"``, ``"zero"`` or ``"propagate"``.
 
     >>> print(auto())
-    auto:0.02
+    auto:0.03
     """
     rule = Least(Trust(eta), Typical(factor, window))
     return Clipping(Whole(patterns_of(exclude)), L2, rule, Hard(), as_nonfinite(nonfinite))
