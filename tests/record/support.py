@@ -11,6 +11,8 @@ import pytest
 
 from gradclip.record import Run, RunWriter, StepRow, TensorInfo
 
+PREFIX = "recording stopped, training goes on: "
+
 PRELUDE = """
 import os, signal, sys, time, warnings
 from gradclip.record import *
@@ -57,6 +59,19 @@ def recorded(path, steps=3, *, width=2, **options):
     writer.close()
     assert writer.failed is None
     return path
+
+
+def train_on(writer, steps=3):
+    """Do what a training loop does with a writer; nothing of it may raise."""
+    writer.add_tensors([TensorInfo("w", (2,))])
+    for step in range(steps):
+        writer.add_step(StepRow(step=step))
+        writer.add_tensor_row(step, 0, "norm", [1.0])
+        writer.add_events(step, [])
+        writer.update_meta(step=step)
+    written = writer.flush()
+    writer.close("crashed", exit_code=1)
+    return written
 
 
 @pytest.fixture

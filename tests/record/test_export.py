@@ -24,7 +24,7 @@ def run(tmp_path, reading):
     writer.add_tensors([TensorInfo("b", (1,), optimizer=1)])
     for step, loss in enumerate([0.1, math.nan, None, -math.inf]):
         writer.add_step(StepRow(step=step, time=float(step), loss=loss, clipped=step == 1, nonfinite=step))
-        writer.add_tensor_row(step, 0, "norm", [0.1 * step, ABSENT, math.nan])
+        writer.add_tensor_row(step, 0, "norm", [step / 7, ABSENT, math.nan])
         writer.add_tensor_row(step, 0, "clipped_norm", 0.5)
     writer.add_step(StepRow(step=0, optimizer=1, time=0.5, loss=7.0))
     writer.add_tensor_row(0, 1, "update_norm", [1e-30])

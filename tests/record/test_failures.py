@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import threading
-import time
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from gradclip.record import RunFileError, RunWriter, StepRow, TensorInfo, list_runs, new_run_path
+from gradclip.record import RunFileError, RunWriter, StepRow, new_run_path
 from gradclip.record import writer as writer_module
-from tests.record.support import recorded, run_program, start
-
-PREFIX = "recording stopped, training goes on: "
-
-
-def train_on(writer, steps=3):
-    """Do what a training loop does with a writer; nothing of it may raise."""
-    writer.add_tensors([TensorInfo("w", (2,))])
-    for step in range(steps):
-        writer.add_step(StepRow(step=step))
-        writer.add_tensor_row(step, 0, "norm", [1.0])
-        writer.add_events(step, [])
-        writer.update_meta(step=step)
-    written = writer.flush()
-    writer.close("crashed", exit_code=1)
-    return written
+from tests.record.support import PREFIX, recorded, run_program, train_on
 
 
 def test_a_full_disk_is_told_once_and_what_was_written_stays(tmp_path, reading):
@@ -182,23 +163,63 @@ def test_a_lock_that_passes_costs_nothing(tmp_path, reading):
     assert len(reading(writer.path).steps()) == 3
 
 
+class StuckDisk:
+    """A disk that takes a batch when it is let go."""
+
+    def __init__(self, writer, monkeypatch, *, fails=False):
+        self.writing, self.go_on, self.fails = threading.Event(), threading.Event(), fails
+        self.write = writer._store.write
+        monkeypatch.setattr(writer._store, "write", self.wait_and_write)
+        writer.add_step(StepRow(step=0))
+        assert self.writing.wait(30)
+
+    def wait_and_write(self, batch):
+        self.writing.set()
+        assert self.go_on.wait(30)
+        if self.fails:
+            raise sqlite3.OperationalError("disk I/O error")
+        self.write(batch)
+
+
 def test_adding_does_not_wait_for_the_disk(tmp_path, monkeypatch):
     writer = RunWriter(tmp_path / "run.gradclip", interval=0.001)
-    writing, go_on = threading.Event(), threading.Event()
-    write = writer._store.write
-
-    def stuck(batch):
-        writing.set()
-        assert go_on.wait(30)
-        write(batch)
-
-    monkeypatch.setattr(writer._store, "write", stuck)
-    writer.add_step(StepRow(step=0))
-    assert writing.wait(30)
+    disk = StuckDisk(writer, monkeypatch)
     writer.add_step(StepRow(step=1))  # would wait forever if it needed the disk
     assert not writer.flush(timeout=0.01)
-    go_on.set()
+    disk.go_on.set()
     assert writer.flush()
+    writer.close()
+
+
+def test_what_was_added_while_the_disk_was_busy_is_written_at_the_end(tmp_path, reading, monkeypatch):
+    writer = RunWriter(tmp_path / "run.gradclip", interval=0.001)
+    disk = StuckDisk(writer, monkeypatch)
+    writer.add_step(StepRow(step=1))
+    threading.Timer(0.1, disk.go_on.set).start()
+    writer.close()
+    assert reading(writer.path).steps().step.tolist() == [0, 1]
+
+
+def test_two_causes_are_one_failure(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer_module, "MOST_WAITING", 10_000)
+    told = []
+    writer = RunWriter(tmp_path / "run.gradclip", interval=0.001, on_failure=told.append)
+    disk = StuckDisk(writer, monkeypatch, fails=True)
+    for step in range(100):
+        writer.add_step(StepRow(step=step))
+    disk.go_on.set()
+    writer.close()
+    assert told == [f"{PREFIX}cannot write {writer.path} (the disk is too slow for what is recorded)"]
+
+
+def test_a_disk_that_never_answers_does_not_keep_the_program_from_ending(tmp_path, monkeypatch):
+    told = []
+    writer = RunWriter(tmp_path / "run.gradclip", interval=0.001, on_failure=told.append)
+    disk = StuckDisk(writer, monkeypatch)
+    monkeypatch.setattr(writer, "_patience", 0.01)
+    writer.close()
+    assert told == [f"{PREFIX}cannot write {writer.path} (the disk did not answer in time)"]
+    disk.go_on.set()
     writer.close()
 
 
@@ -240,58 +261,3 @@ def test_a_callback_that_fails_or_closes_the_run_does_no_harm(tmp_path):
     writer.add_step(StepRow(step="zero"))
     train_on(writer)
     assert writer.failed
-
-
-def test_a_second_run_never_writes_into_the_file_of_the_first(tmp_path, reading):
-    told = []
-    first = RunWriter(tmp_path / "run.gradclip")
-    train_on(RunWriter(first.path, on_failure=told.append), steps=9)
-    train_on(first)
-    assert told == [f"{PREFIX}{first.path} already holds data; every run needs a file of its own"]
-    assert len(reading(first.path).steps()) == 3
-    notes = tmp_path / "notes.gradclip"
-    notes.write_text("my notes, " * 100)
-    train_on(RunWriter(notes, on_failure=told.append))
-    assert told[1:] == [f"{PREFIX}cannot write {notes} (file is not a database)"]
-    assert notes.read_text() == "my notes, " * 100
-
-
-def test_two_writers_that_race_for_one_empty_file(tmp_path, reading):
-    path = tmp_path / "run.gradclip"
-    path.touch()
-    told = []
-    with ThreadPoolExecutor(4) as pool:
-        writers = list(pool.map(lambda _: RunWriter(path, on_failure=told.append), range(4)))
-    (winner,) = [writer for writer in writers if writer.recording]
-    assert len(told) == 3
-    assert all("already holds data" in sentence for sentence in told)
-    train_on(winner)
-    assert len(reading(path).steps()) == 3
-
-
-def test_runs_that_start_at_the_same_moment_have_files_of_their_own(tmp_path):
-    program = "sys.stdin.readline(); print(*[new_run_path(sys.argv[1], 'my train').name for _ in range(25)], sep='\\n')"
-    processes = [start(program, tmp_path / "runs", stdin=subprocess.PIPE) for _ in range(4)]
-    names = []
-    for process in processes:
-        process.stdin.write("\n")
-        process.stdin.flush()
-    for process in processes:
-        names += process.communicate(timeout=60)[0].split()
-    assert len(names) == len(set(names)) == 100
-    assert sorted(os.listdir(tmp_path / "runs")) == sorted(names)
-    assert all(name.endswith(".gradclip") and "_my_train" in name for name in names)
-
-
-def test_runs_are_listed_the_latest_first_with_the_reason_where_one_cannot_be_read(tmp_path):
-    for title in ("first", "second"):
-        writer = RunWriter(new_run_path(tmp_path, title), {"title": title, "created": time.time()})
-        writer.close()
-    (tmp_path / "a.gradclip").touch()
-    os.utime(tmp_path / "a.gradclip", (0, 0))
-    (tmp_path / "notes.txt").write_text("not a run")
-    runs = list_runs(tmp_path)
-    assert [(run.title, run.status) for run in runs] == [("second", "finished"), ("first", "finished"), ("", "unreadable")]
-    assert runs[2].problem == f"{tmp_path}/a.gradclip is empty: its run was cut short before anything was written"
-    with pytest.raises(RunFileError, match="there is no folder"):
-        list_runs(tmp_path / "no")

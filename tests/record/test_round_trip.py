@@ -48,7 +48,7 @@ def same(read, given):
     return math.isnan(read) if math.isnan(given) else read == given
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.lists(rows, max_size=8, unique_by=lambda row: (row.step, row.optimizer)))
 def test_every_float_and_every_gap_in_a_step_comes_back(given_rows):
     with written(lambda writer: [writer.add_step(row) for row in given_rows]) as run:
@@ -74,7 +74,7 @@ def test_none_nan_and_both_infinities_are_four_different_things(tmp_path, readin
     assert steps.missing["norm"].all()
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     hnp.arrays(np.float32, st.tuples(st.integers(1, 4), st.just(3)), elements=st.floats(0, width=32) | st.just(math.nan)),
     st.data(),

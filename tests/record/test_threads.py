@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gradclip.record import RunWriter, StepRow
+from gradclip.record import RunWriter, StepRow, TensorInfo
 from gradclip.record.schema import to_json
 
 
@@ -72,6 +72,29 @@ def test_what_is_added_after_the_end_is_not_recorded(tmp_path, reading):
     writer.close("crashed")
     run = reading(writer.path)
     assert (run.status, len(run.steps()), "late" in run.meta) == ("finished", 0, False)
+
+
+def test_a_snapshot_and_every_single_call_see_one_moment(tmp_path, reading, monkeypatch):
+    writer = RunWriter(tmp_path / "run.gradclip")
+    writer.add_tensors([TensorInfo("a", ())])
+    writer.add_tensor_row(0, 0, "norm", [1.0])
+    writer.flush()
+    run = reading(writer.path)
+    look_up = run.tensors_of
+
+    def look_up_while_it_grows(optimizer):
+        found = look_up(optimizer)
+        writer.add_tensors([TensorInfo("later", ())])
+        assert writer.flush()
+        return found
+
+    with run.snapshot():
+        look_up_while_it_grows(0)
+        assert len(run.tensors) == 1
+    assert len(run.tensors) == 2
+    monkeypatch.setattr(run, "tensors_of", look_up_while_it_grows)
+    assert run.tensor_matrix("norm").matrix.shape == (1, 2)
+    writer.close()
 
 
 def test_meta_of_any_kind_can_be_noted():
