@@ -12,7 +12,7 @@ from gradclip.cli.lab import lab
 from gradclip.cli.list_runs import list_
 from gradclip.cli.recipes import recipes
 from gradclip.cli.report import report
-from gradclip.cli.run import run
+from gradclip.cli.run import RunCommand, run
 from gradclip.cli.suggest import suggest
 from gradclip.cli.top import top
 
@@ -30,7 +30,7 @@ app = typer.Typer(
 for command in (recipes, lab, report, suggest, compare, top, export):
     app.command()(command)
 app.command("list")(list_)
-app.command(context_settings={"allow_interspersed_args": False})(run)
+app.command(cls=RunCommand, context_settings={"allow_interspersed_args": False})(run)
 
 
 def _version(asked: bool) -> None:

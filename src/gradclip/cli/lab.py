@@ -45,8 +45,9 @@ def lab(
     from gradclip.labs import LABS
 
     if list_:
+        widest = max(map(len, LABS))
         for each, about in LABS.items():
-            console().print(f"[bold]{each:8}[/]  {about}", soft_wrap=True)
+            console().print(f"[bold]{each:{widest}}[/]  {about}", soft_wrap=True)
         return
     if name not in LABS:
         fail(f"{'name a lab' if name is None else f'unknown lab {name!r}'}: there are {', '.join(LABS)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,5 +32,6 @@ def list_(folder: Folder = Path("runs")) -> None:
 
 
 def _row(run: RunSummary) -> tuple[str, ...]:
-    began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.created))
-    return run.path.name, began, run.status, run.title or run.problem
+    from gradclip.report.words import moment
+
+    return run.path.name, moment(run.created), run.status, run.title or run.problem

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gradclip.cli.run_files import RunPath, opened
-from gradclip.cli.terminal import console, writable
+from gradclip.cli.terminal import console, fail, writable
 
 if TYPE_CHECKING:
     from gradclip.record import Run
@@ -25,16 +25,24 @@ def report(run: RunPath = None, out: Out = None, text: AsText = False) -> None:
         if text:
             _print(found)
         else:
-            _write(found, writable(out or found.path.with_suffix(".html")))
+            _write(found, _page(out or found.path.with_suffix(".html"), found.path))
+
+
+def _page(page: Path, run: Path) -> Path:
+    """Where the page goes, which is never over the run."""
+    if page.exists() and page.samefile(run):
+        fail(f"{page} is the run itself; name another file with --out")
+    return writable(page)
 
 
 def _write(run: Run, path: Path) -> None:
+    from gradclip.cli.tables import plain
     from gradclip.report.gathered import gather
     from gradclip.report.page import write
     from gradclip.report.run_page import run_page
 
     page = run_page(gather(run))
-    console().print(f"{page.verdict}\n\nPage: {write(page, path)}", soft_wrap=True, markup=False)
+    console().print(f"{plain(page.verdict)}\n\nPage: {write(page, path)}", soft_wrap=True, markup=False)
 
 
 def _print(run: Run) -> None:

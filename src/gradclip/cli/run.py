@@ -9,10 +9,11 @@ import sys
 from typing import Annotated
 
 import typer
+from typer.core import TyperCommand
 
 from gradclip.cli.terminal import fail
 
-__all__ = ["run"]
+__all__ = ["RunCommand", "run"]
 
 
 Words = Annotated[
@@ -68,3 +69,29 @@ def _become(words: list[str], environment: dict[str, str]) -> None:
         os.execve(words[0], words, environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Windows cannot: stand behind it, and let it handle Ctrl-C
     sys.exit(subprocess.run(words, env=environment, check=False).returncode)
+
+
+class RunCommand(TyperCommand):
+    """Stops reading options where Python would: behind a script, and behind ``-m module``."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Put ``--`` in front of the script's own words."""
+        return super().parse_args(ctx, _separated(args))
+
+
+def _separated(args: list[str]) -> list[str]:
+    """Return the words with the module's own behind ``--``.
+
+    >>> _separated(["--every", "2", "-m", "package", "--lr", "1"])
+    ['--every', '2', '-m', 'package', '--', '--lr', '1']
+    >>> _separated(["--every", "2", "train.py", "-m", "x"])
+    ['--every', '2', 'train.py', '-m', 'x']
+    """
+    before = ""
+    for i, word in enumerate(args):
+        if before in ("-m", "--module") or (word.startswith(("--module=", "-m")) and len(word) > 2):
+            return [*args[: i + 1], "--", *args[i + 1 :]]
+        if not word.startswith("-") and before not in ("--clip", "--every", "--out"):
+            break
+        before = word
+    return args

@@ -18,7 +18,9 @@ __all__ = ["RunPath", "opened", "refused"]
 
 RunPath = Annotated[
     Path | None,
-    typer.Argument(metavar="RUN", help="A run file, or a folder, which stands for its latest.", show_default="the latest in runs/"),
+    typer.Argument(
+        metavar="RUN", help="A run file, or a folder, which stands for its latest.", show_default="the latest in runs/"
+    ),
 ]
 
 

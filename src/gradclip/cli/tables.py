@@ -16,10 +16,12 @@ __all__ = ["grouped", "plain", "printed", "told"]
 
 
 def printed(table: PageTable) -> Group:
-    """Lay out a table and its notes; a row's name keeps its line, and headings wrap before it does."""
+    """Lay out a table and its notes; names and numbers keep their lines, and headings wrap before they do."""
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     for i, name in enumerate(table.columns):
-        drawn.add_column(name, justify="right" if i in table.numeric else "left", overflow="fold", no_wrap=i == 0 or i in table.numeric)
+        numeric = i in table.numeric
+        widest = max((len(row[i]) for row in table.rows), default=0) if numeric else None
+        drawn.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=i == 0, min_width=widest)
     for row in table.rows:
         drawn.add_row(*(Text(plain(cell, "")) for cell in row))
     return Group(drawn, *(Text(plain(note)) for note in table.notes))

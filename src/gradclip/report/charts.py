@@ -12,7 +12,7 @@ from typing import Any
 from gradclip.report.table import Table
 from gradclip.report.thinning import thinned
 
-__all__ = ["COLOURS", "MUTED", "Chart", "Line", "curves", "norms", "running_mean", "text"]
+__all__ = ["COLOURS", "MUTED", "Chart", "Line", "curves", "log_scale", "norms", "running_mean", "text"]
 
 COLOURS = ("#2f7ed8", "#d9622b", "#1d9a6c", "#a45bc9", "#b08a1e", "#5b7083")
 """One for each run compared; each has a contrast of at least 3:1 on the light and on the dark page."""
@@ -118,7 +118,7 @@ def norms(
     if limits is not None and any(map(math.isfinite, limits)):
         lines.append(Line("threshold", limits, MUTED, dashed=True, steps=steps))
     chart = replace(curves(title, see, lines, y="gradient norm", log=True), wide=not beside)
-    chart.figure["layout"]["yaxis"].update(_log_scale([*beside, *(value for line in lines for value in line.values)]))
+    chart.figure["layout"]["yaxis"].update(log_scale([*beside, *(value for line in lines for value in line.values)]))
     return chart
 
 
@@ -129,7 +129,7 @@ def _wants_log(lines: Sequence[Line]) -> bool:
 
 def _figure(lines: Sequence[Line], y: str, log: bool, smooth: int) -> dict[str, Any]:
     traces = [trace for line in lines for trace in _traces(line, log, smooth)]
-    scale = _log_scale([value for line in lines for value in line.values]) if log else {"type": "linear"}
+    scale = log_scale([value for line in lines for value in line.values]) if log else {"type": "linear"}
     clear = "rgba(0,0,0,0)"  # the page's own ground shows through, light or dark
     layout = {
         "height": HEIGHT, "margin": {"l": 60, "r": 16, "t": 16, "b": 48}, "hovermode": "x unified",
@@ -141,7 +141,7 @@ def _figure(lines: Sequence[Line], y: str, log: bool, smooth: int) -> dict[str, 
     return {"data": traces, "layout": layout}
 
 
-def _log_scale(values: Sequence[float]) -> dict[str, Any]:
+def log_scale(values: Sequence[float]) -> dict[str, Any]:
     """A logarithmic axis around the values: labels at 1, 2 and 5, or over more than three decades at powers of ten."""
     shown = [math.log10(value) for value in values if math.isfinite(value) and value > 0] or [0.0, 1.0]
     decades = max(shown) - min(shown)

@@ -62,10 +62,9 @@ def compared(runs: Sequence[Run]) -> list[Compared]:
 
 def compare_table(found: Sequence[Compared]) -> Table:
     """One row for each run and optimizer."""
-    columns = (
-        "run", "status", "steps", "last loss", "mean of the last tenth", "median norm", "largest norm", "clipped", "skipped", "ms a step",
-    )  # fmt: skip
-    return Table("Side by side", columns, [_row(one) for one in found], frozenset(range(2, 10)), _clips(found))
+    columns = ("run", "steps", "final loss", "last 10%", "largest norm", "clipped", "skipped", "ms a step")
+    note = "Last 10%: the mean loss of the last tenth of the steps. Clipped: of the steps at which clipping ran."
+    return Table("Side by side", columns, [_row(one) for one in found], frozenset(range(1, 8)), [note, *_clips(found)])
 
 
 def compare_page(found: Sequence[Compared], command: str) -> Page:
@@ -101,12 +100,10 @@ def _row(one: Compared) -> tuple[str, ...]:
     norms = steps.norm[np.isfinite(steps.norm)]
     watched = int((~steps.missing["clipped"]).sum())
     return (
-        one.name,
-        one.status,
+        one.name if one.status == "finished" else f"{one.name} ({one.status})",
         f"{len(steps):,}",
         number(float(one.losses[-1])) if len(one.losses) else "–",
         number(one.late_loss) if len(one.losses) else "–",
-        number(float(np.median(norms))) if len(norms) else "–",
         number(float(norms.max())) if len(norms) else "–",
         percent(float(steps.clipped.sum()) / watched) if watched else "–",
         f"{int(steps.skipped.sum()):,}",
@@ -135,7 +132,9 @@ def _norms(found: Sequence[Compared]) -> Chart | None:
         for one, colour in zip(found, _colours(found), strict=True)
         if np.isfinite(one.steps.norm).any()
     ]
-    return curves("Gradient norm before clipping", "The extremes are kept.", lines, y="gradient norm", log=True) if lines else None
+    return (
+        curves("Gradient norm before clipping", "The extremes are kept.", lines, y="gradient norm", log=True) if lines else None
+    )
 
 
 def _colours(found: Sequence[Compared]) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 
 __all__ = ["MOST_GROUPS", "Group", "common_prefix", "groups_of"]
 
@@ -54,8 +53,11 @@ def common_prefix(names: Sequence[str]) -> str:
     >>> common_prefix(["model.layers.1.weight", "model.layers.12.weight"]), common_prefix(["weight", "bias"])
     ('model.layers.', '')
     """
-    shared = commonprefix(list(names)) if len(names) > 1 else ""
-    return shared[: shared.rfind(".") + 1]
+    if len(names) < 2:
+        return ""
+    first, last = min(names), max(names)  # what these two share, all share
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return first[: first.rfind(".", 0, same) + 1]
 
 
 def _level(names: Sequence[str], depth: int) -> tuple[Group, ...]:
@@ -74,4 +76,7 @@ def _merged(groups: Sequence[Group]) -> Group:
     if len(groups) == 1:
         return groups[0]
     first, last = groups[0].name, groups[-1].name
-    return Group(f"{first} … {last.removeprefix(common_prefix([first, last]))}", tuple(place for group in groups for place in group.members))
+    return Group(
+        f"{first} … {last.removeprefix(common_prefix([first, last]))}",
+        tuple(place for group in groups for place in group.members),
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,10 @@ from gradclip.record import thin_matrix
 from gradclip.report.charts import Chart, text
 from gradclip.report.gathered import Layers
 from gradclip.report.grouping import common_prefix
-from gradclip.report.table import Table
+from gradclip.report.layer_table import layer_table
 from gradclip.report.words import number, plural, short
 
-__all__ = ["SCALE", "heatmap", "layer_table"]
+__all__ = ["SCALE", "heatmap"]
 
 COLUMNS = 400
 """Of the picture; a page shows no more."""
@@ -47,35 +46,6 @@ def heatmap(layers: Layers) -> Chart | None:
     return Chart("Norms by layer", _see(layers, len(at)), figure, (), numbers=layer_table(layers))
 
 
-def layer_table(layers: Layers) -> Table:
-    """Sum each layer up in a row: its norms, its share of the whole, and its NaNs."""
-    columns = ("layer", "tensors", "first", "median", "largest", "last", "share", "NaN or Inf")
-    shares = _shares(layers)
-    rows = [_row(layers, i, shares[i]) for i in range(len(layers.groups))]
-    note = "Share: of the squared norm of all layers together, the mean over the steps."
-    return Table("Norms before clipping, layer by layer", columns, rows, frozenset(range(1, 8)), [note])
-
-
-def _row(layers: Layers, i: int, share: float) -> tuple[str, ...]:
-    values = layers.norms[~layers.missing[:, i], i].astype(np.float64)
-    finite = values[np.isfinite(values)]
-    group = layers.groups[i]
-    if not len(values):
-        return group.name, str(len(group.members)), *["–"] * 5, "0"
-    middle = (float(np.median(finite)), float(finite.max())) if len(finite) else (math.nan, math.nan)
-    ends = (float(values[0]), *middle, float(values[-1]))
-    bad = len(values) - len(finite)
-    return group.name, str(len(group.members)), *map(number, ends), f"{share:.1%}", f"{bad:,}"
-
-
-def _shares(layers: Layers) -> NDArray[np.float64]:
-    squares = np.square(layers.norms, dtype=np.float64)
-    squares[~np.isfinite(squares)] = 0.0
-    whole = squares.sum(axis=1, keepdims=True)
-    counted = whole[:, 0] > 0
-    return (squares[counted] / whole[counted]).mean(axis=0) if counted.any() else np.zeros(len(layers.groups))
-
-
 def _thinned(layers: Layers) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.bool_]]:
     """At most ``COLUMNS`` steps: the largest norm of each stretch, a NaN or Inf before any number."""
     norms = np.where(layers.missing, np.float32(-1), np.where(layers.nonfinite, np.float32(np.nan), layers.norms))
@@ -89,30 +59,31 @@ def _figure(layers: Layers, at: NDArray[np.int64], norms: NDArray[Any], missing:
         logs = np.where(missing | bad, np.nan, np.log10(norms))
     low, high = _range(logs)
     shown = np.where(np.isneginf(logs), low, logs)
-    names = [text(group.name) for group in layers.groups]
-    shared = common_prefix([group.name for group in layers.groups])
+    count = len(layers.groups)
     clear = "rgba(0,0,0,0)"
     layout = {
-        "height": 100 + _height(names), "margin": {"l": 60, "r": 8, "t": 8, "b": 92},
+        "height": 100 + _height(count), "margin": {"l": 60, "r": 8, "t": 8, "b": 92},
         "paper_bgcolor": clear, "plot_bgcolor": clear, "showlegend": False, "hovermode": "closest",
         "xaxis": {"title": {"text": "step"}, "zeroline": False, "showgrid": False},
         "yaxis": {
             "autorange": "reversed", "zeroline": False, "showgrid": False, "title": {"text": ""}, "tickmode": "array",
-            "tickvals": list(range(len(names))), "ticktext": [text(short(name)) for name in _without(shared, layers)],
+            "tickvals": list(range(count)), "ticktext": _labels(layers),
         },
         "meta": {"ground": "line"},
     }  # fmt: skip
-    data = [_cells(at, shown, names, low, high), *_bad_cells(at, bad, names)]
+    data = [_cells(at, shown, low, high), *_bad_cells(at, bad)]
     return {"data": data, "layout": layout}
 
 
-def _without(prefix: str, layers: Layers) -> list[str]:
-    return [group.name.removeprefix(prefix) for group in layers.groups]
+def _labels(layers: Layers) -> list[str]:
+    """The names without what all of them begin with, cut to fit."""
+    names = [group.name for group in layers.groups]
+    return [text(short(name.removeprefix(common_prefix(names)))) for name in names]
 
 
-def _height(names: Sequence[str]) -> int:
+def _height(count: int) -> int:
     """Of the cells, in pixels."""
-    return ROW * max(len(names), FEWEST)
+    return ROW * max(count, FEWEST)
 
 
 def _range(logs: NDArray[Any]) -> tuple[float, float]:
@@ -123,25 +94,29 @@ def _range(logs: NDArray[Any]) -> tuple[float, float]:
     return (low, high) if high - low > 0.1 else (low - 0.05, low + 0.05)
 
 
-def _cells(at: NDArray[np.int64], logs: NDArray[Any], names: Sequence[str], low: float, high: float) -> dict[str, Any]:
-    spread = max(1, math.ceil((high - low) / 6))
-    ticks = list(range(math.ceil(low), math.floor(high) + 1, spread))
-    if len(ticks) < 2:
-        ticks_at, labels = [low, (low + high) / 2, high], [number(10**value) for value in (low, (low + high) / 2, high)]
-    else:
-        ticks_at, labels = [float(tick) for tick in ticks], [f"10<sup>{tick}</sup>".replace("-", "−") for tick in ticks]
+def _cells(at: NDArray[np.int64], logs: NDArray[Any], low: float, high: float) -> dict[str, Any]:
+    rows = logs.shape[1]
     return {
-        "type": "heatmap", "x": at.tolist(), "y": list(range(len(names))), "z": _rows(logs), "zmin": _digits(low), "zmax": _digits(high),
-        "colorscale": [[i / (len(SCALE) - 1), colour] for i, colour in enumerate(SCALE)], "hoverongaps": False,
-        "text": names, "hovertemplate": "step %{x}<br>log10 norm %{z:.2f}<extra>%{y}</extra>",
-        "colorbar": {
-            "orientation": "h", "thickness": 10, "len": 0.5, "x": 0, "xanchor": "left", "y": -BELOW / _height(names), "yanchor": "top", "ypad": 0, "xpad": 0,
-            "outlinewidth": 0, "tickvals": ticks_at, "ticktext": labels,
-        },
+        "type": "heatmap", "x": at.tolist(), "y": list(range(rows)), "z": _rows(logs), "hoverongaps": False,
+        "zmin": _digits(low), "zmax": _digits(high), "colorbar": _bar(low, high, rows),
+        "colorscale": [[i / (len(SCALE) - 1), colour] for i, colour in enumerate(SCALE)],
+        "hovertemplate": "step %{x}<br>log10 norm %{z:.2f}<extra>%{y}</extra>",
     }  # fmt: skip
 
 
-def _bad_cells(at: NDArray[np.int64], bad: NDArray[np.bool_], names: Sequence[str]) -> list[dict[str, Any]]:
+def _bar(low: float, high: float, rows: int) -> dict[str, Any]:
+    """The scale of colours, labelled at powers of ten, or at its ends where it holds fewer than two."""
+    powers = range(math.ceil(low), math.floor(high) + 1, max(1, math.ceil((high - low) / 6)))
+    ticks = [float(power) for power in powers] if len(powers) > 1 else [low, (low + high) / 2, high]
+    labels = [f"10<sup>−{-power}</sup>" if power < 0 else f"10<sup>{power}</sup>" for power in powers]
+    return {
+        "orientation": "h", "thickness": 10, "len": 0.5, "outlinewidth": 0,
+        "tickvals": ticks, "ticktext": labels if len(powers) > 1 else [number(10**tick) for tick in ticks],
+        "x": 0, "xanchor": "left", "xpad": 0, "y": -BELOW / _height(rows), "yanchor": "top", "ypad": 0,
+    }  # fmt: skip
+
+
+def _bad_cells(at: NDArray[np.int64], bad: NDArray[np.bool_]) -> list[dict[str, Any]]:
     """Every cell with a NaN or Inf in one colour, and a cross where a stretch of them begins."""
     if not bad.any():
         return []
@@ -149,7 +124,7 @@ def _bad_cells(at: NDArray[np.int64], bad: NDArray[np.bool_], names: Sequence[st
     columns, rows = np.nonzero(bad & ~before)
     hover = "step %{x}<br>NaN or Inf<extra>%{y}</extra>"
     cells = {
-        "type": "heatmap", "x": at.tolist(), "y": list(range(len(names))), "hoverongaps": False, "showscale": False,
+        "type": "heatmap", "x": at.tolist(), "y": list(range(bad.shape[1])), "hoverongaps": False, "showscale": False,
         "z": [[1 if here else None for here in row] for row in bad.T.tolist()],
         "colorscale": [[0, BAD], [1, BAD]], "hovertemplate": hover,
     }  # fmt: skip

@@ -8,13 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradclip.report.candidates import Candidate, candidates, finite_norms
-from gradclip.report.charts import COLOURS, MUTED, Chart
+from gradclip.report.charts import COLOURS, MUTED, Chart, log_scale
 from gradclip.report.table import Table
 from gradclip.report.words import number, percent, plural
 
 __all__ = ["candidate_table", "histogram"]
 
 BINS = 60
+NAMED = (50.0, 90.0, 99.0)
+"""Percentiles with a name on the chart; with more, names would cover each other."""
 POINTS = 300
 """Of the curve."""
 
@@ -26,7 +28,7 @@ def histogram(norms: NDArray[np.float64]) -> Chart | None:
     if not len(positive):
         return None
     found = candidates(norms)
-    figure = {"data": [_bars(positive), _curve(finite, positive), _dots(found)], "layout": _layout()}
+    figure = {"data": [_bars(positive), _curve(finite, positive), _dots(found)], "layout": _layout(positive)}
     return Chart("Which threshold clips how much", _see(finite, len(norms)), figure, (), numbers=candidate_table(norms))
 
 
@@ -34,7 +36,12 @@ def candidate_table(norms: NDArray[np.float64]) -> Table:
     """One row for each percentile: the threshold it gives, and the steps that would be clipped."""
     columns = ("percentile", "threshold", "would clip", "of the last half", "percentile there")
     rows = [_row(candidate) for candidate in candidates(norms)]
-    return Table("Percentiles of the norm before clipping as thresholds, and the share of steps they would clip", columns, rows, frozenset(range(1, 5)))
+    return Table(
+        "Percentiles of the norm before clipping as thresholds, and the share of steps they would clip",
+        columns,
+        rows,
+        frozenset(range(1, 5)),
+    )
 
 
 def _row(c: Candidate) -> tuple[str, ...]:
@@ -65,23 +72,26 @@ def _curve(finite: NDArray[np.float64], positive: NDArray[np.float64]) -> dict[s
 def _dots(found: list[Candidate]) -> dict[str, Any]:
     return {
         "type": "scatter", "mode": "markers+text", "name": "percentiles", "x": [c.threshold for c in found], "yaxis": "y2",
-        "y": [100 * c.share for c in found], "text": [f"p{c.percentile:g}" for c in found], "textposition": "top right",
+        "y": [100 * c.share for c in found], "text": [f"p{c.percentile:g}" if c.percentile in NAMED else "" for c in found],
+        "textposition": "top right",
         "marker": {"color": COLOURS[0], "size": 8}, "cliponaxis": False, "showlegend": False,
-        "hovertemplate": "%{text}: a threshold of %{x:.3g}<br>would clip %{y:.3g}% of steps<extra></extra>",
+        "customdata": [c.percentile for c in found],
+        "hovertemplate": "percentile %{customdata}: %{x:.3g}<br>would clip %{y:.3g}% of steps<extra></extra>",
     }  # fmt: skip
 
 
-def _layout() -> dict[str, Any]:
+def _layout(positive: NDArray[np.float64]) -> dict[str, Any]:
     clear = "rgba(0,0,0,0)"
     return {
         "margin": {"l": 60, "r": 60, "t": 16, "b": 48}, "hovermode": "closest", "bargap": 0.05,
         "paper_bgcolor": clear, "plot_bgcolor": clear, "showlegend": True,
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        "xaxis": {"title": {"text": "norm before clipping, or threshold"}, "type": "log", "exponentformat": "power", "zeroline": False},
+        "xaxis": {"title": {"text": "norm before clipping, or threshold"}, "zeroline": False, **log_scale(positive.tolist())},
         "yaxis": {"title": {"text": "steps"}, "zeroline": False, "showgrid": False, "rangemode": "tozero"},
         "yaxis2": {
             "title": {"text": "would be clipped"}, "overlaying": "y", "side": "right", "range": [0, 103],
-            "zeroline": False, "tickmode": "array", "tickvals": [0, 25, 50, 75, 100], "ticktext": ["0%", "25%", "50%", "75%", "100%"],
+            "zeroline": False, "tickmode": "array",
+            "tickvals": [0, 25, 50, 75, 100], "ticktext": ["0%", "25%", "50%", "75%", "100%"],
         },
     }  # fmt: skip
 

@@ -105,7 +105,12 @@ def _worst(names: Sequence[str], norms: NDArray[np.float32], missing: NDArray[np
 
 def _layer_table(layers: Sequence[tuple[str, float, float]]) -> Table:
     rows = [
-        (short(name, 40), number(norm), f"{share:.1%}" if math.isfinite(share) else "–", "█" * round(20 * share) if share <= 1 else "×")
+        (
+            short(name, 40),
+            number(norm),
+            f"{share:.1%}" if math.isfinite(share) else "–",
+            "█" * round(20 * share) if share <= 1 else "×",
+        )
         for name, norm, share in layers
     ]
     return Table("The largest norms at the last step", ("layer", "norm", "share", ""), rows, frozenset({1, 2}))

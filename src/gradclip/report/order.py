@@ -26,7 +26,14 @@ def order_table(events: Sequence[tuple[int, Happened]]) -> Table | None:
     first = {happened: step for step, happened in reversed(events)}
     last = {happened: step for step, happened in events}
     rows = [
-        (f"{place}", f"{count:,}", percent(count / len(events)), f"{first[happened]:,}", f"{last[happened]:,}", spelled(happened))
+        (
+            f"{place}",
+            f"{count:,}",
+            percent(count / len(events)),
+            f"{first[happened]:,}",
+            f"{last[happened]:,}",
+            spelled(happened),
+        )
         for place, (happened, count) in enumerate(counts.most_common(MOST), 1)
     ]
     notes = [f"And {len(counts) - MOST:,} more that were rarer."] if len(counts) > MOST else []

@@ -106,7 +106,8 @@ def _draws(page: Page) -> bool:
 def _section(place: int, section: Section) -> str:
     about = f'<p class="about">{_text(section.about)}</p>' if section.about else ""
     parts = _parts(section.parts, f"chart-{place}", 3)
-    return f'<section class="part" aria-labelledby="part-{place}"><h2 id="part-{place}">{_text(section.title)}</h2>{about}\n{parts}\n</section>'
+    heading = f'<h2 id="part-{place}">{_text(section.title)}</h2>'
+    return f'<section class="part" aria-labelledby="part-{place}">{heading}{about}\n{parts}\n</section>'
 
 
 def _parts(parts: Sequence[Table | Chart], name: str, level: int) -> str:

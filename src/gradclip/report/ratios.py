@@ -39,7 +39,7 @@ def ratios(layers: Layers | None) -> Chart | None:
     lines = [_line(layers, logs, int(i), place, len(there)) for place, i in enumerate(there)]
     chart = curves("Update-to-weight ratio", _see(layers, len(there)), lines, y="log10 of update / weight", log=False)
     chart.figure["layout"] |= {"showlegend": len(there) <= FEW, "hovermode": "closest", "shapes": [_guide()]}
-    for trace, line in zip(chart.figure["data"], lines, strict=True):
+    for trace in chart.figure["data"]:
         trace |= {"hovertemplate": "step %{x}<br>10<sup>%{y:.2f}</sup>"}
         if len(there) > FEW:
             trace |= {"opacity": 0.7, "line": trace["line"] | {"width": 1}}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import numpy as np
 
 from gradclip import __version__
 from gradclip.report import timeline
+from gradclip.report.charts import Chart
 from gradclip.report.gathered import Gathered, Optimizer
 from gradclip.report.heatmap import heatmap
 from gradclip.report.histogram import candidate_table, histogram
@@ -18,7 +18,7 @@ from gradclip.report.ratios import ratios
 from gradclip.report.suggestion import choice_table, suggestion_of
 from gradclip.report.table import Table
 from gradclip.report.verdict import verdict
-from gradclip.report.words import number, percent
+from gradclip.report.words import moment, number, percent
 
 __all__ = ["overview", "rates_of", "run_page"]
 
@@ -34,7 +34,18 @@ def run_page(run: Gathered) -> Page:
 
 def overview(run: Gathered) -> Table:
     """One row for each optimizer."""
-    columns = ("optimizer", "tensors", "steps", "last loss", "median norm", "largest norm", "steps clipped", "NaN or Inf", "skipped", "learning rate")
+    columns = (
+        "optimizer",
+        "tensors",
+        "steps",
+        "last loss",
+        "median norm",
+        "largest norm",
+        "steps clipped",
+        "NaN or Inf",
+        "skipped",
+        "learning rate",
+    )
     return Table(f"Status: {run.status}", columns, [_row(optimizer) for optimizer in run.optimizers], frozenset(range(1, 10)))
 
 
@@ -69,7 +80,7 @@ def _sections(run: Gathered, optimizer: Optimizer) -> Iterator[Section]:
     of = f"Optimizer {optimizer.number}: " if len(run.optimizers) > 1 else ""
     advice = suggestion_of(optimizer)
     thresholds = [histogram(optimizer.norms), candidate_table(optimizer.norms), choice_table(advice)]
-    parts = {
+    parts: dict[str, list[Chart | Table | None]] = {
         "steps": [draw(optimizer) for draw in (timeline.loss, timeline.norms, timeline.rates, timeline.scale)],
         "layers": [heatmap(optimizer.layers), ratios(optimizer.ratios)],
         "thresholds": thresholds if advice.choices else [],
@@ -86,7 +97,7 @@ def _facts(run: Gathered) -> dict[str, str]:
     command = meta.get("command")
     facts = {
         "Run": str(run.path),
-        "Began": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(meta.get("created", 0.0)))),
+        "Began": moment(meta.get("created")),
         "Command": " ".join(map(str, command)) if isinstance(command, list) else "",
         "Clipped with": str(meta.get("clip") or ""),
         "Recording": str(meta.get("failure") or ""),

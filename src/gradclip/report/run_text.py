@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-
-import numpy as np
 
 from gradclip.report.gathered import Gathered, Optimizer
 from gradclip.report.grouping import common_prefix
-from gradclip.report.heatmap import layer_table
 from gradclip.report.histogram import candidate_table
+from gradclip.report.layer_table import layer_table
 from gradclip.report.order import order_table
 from gradclip.report.ratios import middle_ratios
 from gradclip.report.run_page import rates_of
@@ -21,9 +20,10 @@ from gradclip.report.words import number, plural, short
 
 __all__ = ["MOST_LAYERS", "run_text"]
 
+ENDS = "Ratio: update norm / weight norm, the median; 0.001 is usual. × in a trend: NaN or Inf."
 MOST_LAYERS = 16
 """Rows of the table of layers."""
-NAME, WIDTH = 22, 12
+NAME, WIDTH = 17, 10
 """Letters of a name, and of a sparkline."""
 
 
@@ -69,15 +69,13 @@ def _line(name: str, optimizer: Optimizer, log: bool) -> str:
 def _layers(optimizer: Optimizer) -> Table:
     """The page's table, with a picture and without what is hardly ever needed."""
     table = layer_table(optimizer.layers)
-    ratios = middle_ratios(optimizer.ratios)
+    ratios = middle_ratios(optimizer.ratios) or [math.nan] * len(table.rows)
     shared = common_prefix([row[0] for row in table.rows])
     rows = []
-    for i, (name, _, *numbers, bad) in enumerate(table.rows):
+    for i, (name, _, *numbers, _bad) in enumerate(table.rows):
         values = optimizer.layers.norms[~optimizer.layers.missing[:, i], i]
-        ratio = number(ratios[i]) if ratios and np.isfinite(ratios[i]) else "–"
-        line = sparkline(values, WIDTH, log=True)
-        rows.append((short(name.removeprefix(shared), NAME), *numbers, ratio, f"{line} {bad} bad" if bad != "0" else line))
-    columns = ("layer", *table.columns[2:-1], "ratio", "over the steps")
+        ratio = number(ratios[i]) if math.isfinite(ratios[i]) else "–"
+        rows.append((short(name.removeprefix(shared), NAME), *numbers, ratio, sparkline(values, WIDTH, log=True)))
+    columns = ("layer", *table.columns[2:-1], "ratio", "trend")
     begin = [f"All names begin with {shared}"] if shared else []
-    ends = "Ratio: update norm / weight norm, the median; 0.001 is usual. Bad: steps with a NaN or Inf."
-    return Table(table.caption, columns, rows, frozenset(range(1, 7)), [*begin, *table.notes, ends])
+    return Table(table.caption, columns, rows, frozenset(range(1, 7)), [*begin, *table.notes, ENDS])

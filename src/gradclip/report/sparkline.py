@@ -23,7 +23,9 @@ def sparkline(values: ArrayLike, width: int = 40, *, log: bool = False) -> str:
     with np.errstate(divide="ignore", invalid="ignore"):
         series = np.where(series == 0, -np.inf, np.log10(series)) if log else series
     stretches = np.array_split(series, min(width, len(series)))
-    heights = [float(stretch.max()) if not (np.isnan(stretch) | np.isposinf(stretch)).any() else np.nan for stretch in stretches]
+    heights = [
+        float(stretch.max()) if not (np.isnan(stretch) | np.isposinf(stretch)).any() else np.nan for stretch in stretches
+    ]
     finite = [height for height in heights if np.isfinite(height)]
     low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
     return "".join(_bar(height, low, high) for height in heights)

@@ -121,23 +121,25 @@ def _global(recent: Floats, threshold: float, why: str) -> Choice | None:
 def _why_guard(spikes: int) -> str:
     if spikes:
         return "twice the 99th percentile acts on the worst spikes alone"
-    return f"no norm was above {SPIKE:g} times the median, so twice the 99th percentile is a guard that acts only when something breaks"
+    none = f"no norm was above {SPIKE:g} times the median"
+    return f"{none}, so twice the 99th percentile is a guard that acts only when something breaks"
 
 
 def _why_top(recent: Floats, spikes: Floats, middle: float) -> str:
     if not len(spikes):
         return "the 90th percentile cuts the largest tenth of the steps, a stronger hand than these norms ask for"
-    return (
-        f"{len(spikes):,} of {plural(len(recent), 'norm')} spiked above {SPIKE:g} times the median "
-        f"(up to {number(float(spikes.max() / middle))} times), and the 90th percentile cuts spikes while it leaves most steps alone"
-    )
+    most = number(float(spikes.max() / middle))
+    spiked = f"{len(spikes):,} of {plural(len(recent), 'norm')} spiked above {SPIKE:g} times the median (up to {most} times)"
+    return f"{spiked}, and the 90th percentile cuts spikes while it leaves most steps alone"
 
 
 def _moving() -> Iterator[Choice]:
     from gradclip.recipes import RECIPES
 
     if "autoclip" in RECIPES:
-        yield Choice("autoclip:90", "about 10% of steps", "it follows the 90th percentile as the norm moves, with no number to choose")
+        yield Choice(
+            "autoclip:90", "about 10% of steps", "it follows the 90th percentile as the norm moves, with no number to choose"
+        )
 
 
 def _own_threshold(layers: Layers, spike: float) -> Choice | None:
@@ -180,7 +182,8 @@ def _notes(norms: Floats, bad: int, clipped: bool) -> Iterator[str]:
     if len(norms) >= ENOUGH:
         start, end = (float(np.median(part)) for part in (late[: len(late) // 4], late[-len(late) // 4 :]))
         if max(start, end) > DRIFT * min(start, end):
-            yield f"The norm was still moving (from {number(start)} to {number(end)} in the last half): a constant may not fit for long."
+            moved = f"from {number(start)} to {number(end)} in the last half"
+            yield f"The norm was still moving ({moved}): a constant may not fit for long."
     if clipped:
         yield "The run was clipped: these are norms before clipping, but its path would have been another without."
 

@@ -118,7 +118,8 @@ def _see_loss(values: Floats, window: int) -> str:
         return "The loss was never a finite number."
     tenth = max(1, len(finite) // 10)
     first, last = (number(float(part.mean())) for part in (finite[:tenth], finite[-tenth:]))
-    see = f"The mean of the first tenth of the steps is {first}, of the last {last}; the lowest loss is {number(float(finite.min()))}."
+    lowest = number(float(finite.min()))
+    see = f"The mean of the first tenth of the steps is {first}, of the last {last}; the lowest loss is {lowest}."
     if len(finite) < len(values):
         see += f" {plural(len(values) - len(finite), 'step')} had a loss that is not finite."
     return see + (" The steps themselves stand behind the mean." if window > 1 else "")

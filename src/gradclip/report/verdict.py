@@ -70,7 +70,7 @@ def _norms(optimizer: Optimizer) -> str:
 def _trend(finite: NDArray[np.float64], middle: float) -> str:
     tenth = max(1, len(finite) // 10)
     first, last = float(np.median(finite[:tenth])), float(np.median(finite[-tenth:]))
-    if len(finite) < 10 or max(first, last) <= MOVED * min(first, last):
+    if max(first, last) <= MOVED * min(first, last):
         return f"stayed near {number(middle)}"
     return f"{'rose' if last > first else 'fell'} from about {number(first)} to {number(last)}"
 

@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 import math
+import time
 
-__all__ = ["number", "percent", "plural", "short"]
+__all__ = ["moment", "number", "percent", "plural", "short"]
+
+
+def moment(seconds: object) -> str:
+    """Return seconds since the epoch as local time; nothing for what is no time.
+
+    >>> moment("soon"), moment(1e300), len(moment(0.0))
+    ('', '', 19)
+    """
+    if not isinstance(seconds, (int, float)):
+        return ""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    except (OverflowError, OSError, ValueError):
+        return ""
 
 
 def number(value: float) -> str:
