@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from gradclip import rescales, scopes, thresholds
+from gradclip import adaptive, rescales, scopes, thresholds
 from gradclip.clipping import Clipping
 from gradclip.norms import Norm
 
@@ -58,6 +58,8 @@ def clip(
     *,
     entries: Sequence[scopes.Entry] | None = None,
     step: int = 0,
+    lrs: Sequence[float] | None = None,
+    limits: Sequence[float] | None = None,
 ) -> Reference:
     """Clip finite gradients as ``clipping`` says; the inputs are not changed.
 
@@ -66,6 +68,8 @@ def clip(
         weights: the weights, for thresholds relative to them.
         entries: names, groups and unit axes, where the scope asks for them.
         step: the step a scheduled threshold is at.
+        lrs: the learning rate of each array, for thresholds on the step; a block has the largest of its own.
+        limits: the limit of each block, for thresholds that learn (:mod:`gradclip.reference_rules`).
 
     >>> from gradclip import global_norm
     >>> clip(global_norm(1.0), [[3.0], [4.0]]).grads
@@ -82,7 +86,8 @@ def clip(
         g = np.concatenate([arrays[i][at].ravel() for i, at in block] or [np.zeros(0)])
         n = norm_of(g, clipping.norm)
         w = None if weighted is None else norm_of(np.concatenate([weighted[i][at].ravel() for i, at in block]), clipping.norm)
-        low, high = _limits(clipping.threshold, number, w, step)
+        lr = None if lrs is None else max((lrs[i] for i, _ in block), default=0.0)
+        low, high = _limits(clipping.threshold, number, w, lr, step) if limits is None else (-limits[number], limits[number])
         t = -low if isinstance(clipping.threshold, thresholds.Bounds) and g.real < 0 else high
         f = _factor(clipping.rescale, n, t)
         norms.append(n)
@@ -133,7 +138,9 @@ def _units(entry: scopes.Entry, axis: int | None) -> list[Index]:
     return [(slice(g * run, (g + 1) * run), u) for g in range(groups) for u in range(entry.shape[1])]
 
 
-def _limits(threshold: thresholds.Threshold, block: int, weight: float | None, step: int) -> tuple[float, float]:
+def _limits(
+    threshold: thresholds.Threshold, block: int, weight: float | None, lr: float | None, step: int
+) -> tuple[float, float]:
     match threshold:
         case thresholds.Constant(value=tuple() as each):
             t = each[block]
@@ -150,6 +157,10 @@ def _limits(threshold: thresholds.Threshold, block: int, weight: float | None, s
         case thresholds.Relative(ratio=ratio, floor=floor):
             assert weight is not None
             t = ratio * max(weight, floor)
+        case adaptive.Trust(eta=eta, floor=floor):
+            assert weight is not None
+            assert lr is not None
+            t = eta * max(weight, floor) / lr if lr > 0 else np.inf
         case _:
             raise NotImplementedError(type(threshold).__name__)
     return -t, t

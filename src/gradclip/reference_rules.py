@@ -130,7 +130,19 @@ def _skip_step(rule: adaptive.Outlier, norms: Sequence[float], *_: Any) -> list[
     return found
 
 
+def _typical(rule: adaptive.Typical, norms: Sequence[float], *_: Any) -> list[float]:
+    """A multiple of the median of the last clipped norms."""
+    found: list[float] = []
+    kept: list[float] = []
+    for n in norms:
+        recent = kept[-rule.window :]
+        found.append(rule.factor * float(np.median(recent)) if len(recent) >= rule.after else np.inf)
+        kept.append(min(n, found[-1]))
+    return found
+
+
 _FORMULAS: dict[type[Threshold], Callable[..., list[float]]] = {
     adaptive.ZScore: _zclip, adaptive.EmaRatio: _adagc, adaptive.Ema: _aggc, adaptive.SecondMoment: _spam,
     adaptive.Growth: _growth, adaptive.Percentile: _autoclip, adaptive.Quantile: _quantile, adaptive.Outlier: _skip_step,
+    adaptive.Typical: _typical,
 }  # fmt: skip

@@ -27,12 +27,15 @@ RULES: list[Threshold] = [
     adaptive.Quantile(0.95, 50),
     adaptive.Outlier(),
     adaptive.Outlier(2.0, 20, 5),
+    adaptive.Typical(),
+    adaptive.Typical(1.5, 20, 3),
     adaptive.Least(adaptive.ZScore(), adaptive.Quantile(0.9, 100)),
 ]
+DEFAULTS = RULES[::2]
 PER_BLOCK = [rule for rule in RULES if not isinstance(rule, adaptive.EmaRatio)]
 
 
-def spiky_norms(steps: int = STEPS, blocks: int = 4, seed: int = 0, zeros: float = 0.03) -> np.ndarray:
+def spiky_norms(steps: int = STEPS, blocks: int = 3, seed: int = 0, zeros: float = 0.03) -> np.ndarray:
     """Norms of a run, one row a step: a log-normal that drifts, Pareto spikes in one step of fifty, zeros now and then."""
     rng = np.random.default_rng(seed)
     drift = np.cumsum(0.02 * rng.standard_normal((steps, blocks)), axis=0)

@@ -9,22 +9,20 @@ from gradclip import adaptive, reference_rules
 from tests.adaptive.support import RULES, run_numpy, spiky_norms
 
 
-@pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("rule", RULES, ids=repr)
-def test_limits_are_the_formula(rule, seed):
-    norms = spiky_norms(seed=seed)
+def test_limits_are_the_formula(rule):
+    norms = spiky_norms()
     there = norms > 0
     want, found = reference_rules.limits(rule, norms), run_numpy(rule, norms)
     exact = 0.0101 if isinstance(rule, adaptive.Percentile) else 1e-12
     np.testing.assert_allclose(found[there], want[there], rtol=exact)
-    if rule not in (adaptive.SecondMoment(), adaptive.Outlier()):  # which the recording reaches too rarely to count on
-        assert (norms[there] > want[there]).any()  # the recording reaches the limit
+    assert (norms[there] > want[there]).any()  # the recording reaches the limit
     assert (norms[there] <= want[there]).any()
 
 
 def test_the_recording_is_what_it_says():
     norms = spiky_norms()
-    assert norms.shape == (1000, 4)
+    assert norms.shape == (1000, 3)
     assert np.isfinite(norms).all()
     assert 0.02 < (norms == 0).mean() < 0.05
     assert (norms.max(axis=0) > 20 * np.median(norms, axis=0)).all()

@@ -8,7 +8,11 @@ import pytest
 from tests.scripts.support import PROGRAMS, plain, program, watched
 
 CODES = {"crash": 1, "leaves": 3, "interrupted": -2}
-PLAIN = sorted(p.stem for p in PROGRAMS.glob("*.py") if p.stem not in ("truth", "arguments", "environment", "untrained"))
+PLAIN = sorted(
+    p.stem
+    for p in PROGRAMS.glob("*.py")
+    if p.stem not in ("truth", "arguments", "environment", "untrained", "endless", "ranks")
+)
 
 
 def agree(run, truth):
@@ -72,7 +76,7 @@ def test_arguments_and_relative_paths(tmp_path):
         agree(run, usual.truth)
         assert run.tensor_matrix("norm").steps.tolist() == [0, 2, 4]
         assert run.meta["every"] == 2
-        assert run.meta["command"][-len(words):] == words
+        assert run.meta["command"][-len(words) :] == words
 
 
 def test_a_package(tmp_path):

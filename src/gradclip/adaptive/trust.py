@@ -15,11 +15,11 @@ __all__ = ["Trust"]
 class Trust(Threshold):
     """No step longer than a share of the weights: ``T = eta * max(||W||, floor) / lr``, the LARS and LARC family.
 
-    You et al. 2017, arXiv 1708.03888; apex's LARC clips per tensor with eta = 0.02. The floor lets weights that start at
-    zero move. A block that mixes learning rates has the largest of them, so that its step is at most ``eta`` of its weights
-    whichever parameters the gradient is in. Departures: LARS scales every step to that length, and both add the weight
-    decay to the step. Under momentum the step is longer by up to ``1 / (1 - momentum)``; under an optimizer that rescales
-    gradients itself (Adam) ``lr * g`` is not the step, and this rule rarely binds.
+    You et al. 2017, arXiv 1708.03888; apex's LARC clips per tensor with eta = 0.02. ``lr`` is how far the optimizer moves a
+    weight for one unit of a steady gradient: with momentum more than its ``lr``, and 0, so that nothing binds, where it
+    divides by the gradient's own size (Adam). A block that mixes several has the largest, so that its step is at most
+    ``eta`` of its weights whichever parameters the gradient is in. The floor lets weights that start at zero move.
+    Departures: LARS scales every step to that length; both add the weight decay to the step and leave momentum out of it.
 
     Raises:
         ValueError: ``eta`` or ``floor`` is not > 0.

@@ -51,8 +51,8 @@ class Outlier(Threshold):
     ``T = mean + sigma * deviation`` of the last ``window`` norms, once there are ``after`` of them; deviations are those of
     a sample (n - 1). Departures from the published code: it also drops steps whose norm is far *below* the mean, or whose
     loss is far from its own; it begins one norm earlier; and it keeps the outliers, which then hide the next ones, where
-    here the limit is kept in their place. A deviation below 1e-6 of the mean counts as that, or rounding alone would drop
-    steps of equal norms.
+    here the limit is kept in their place. A deviation below 1e-6 of the mean counts as that, or a step would be dropped
+    whose norm is that of the others but for rounding.
 
     Raises:
         ValueError: ``sigma`` not > 0, ``window`` < 2, or ``after`` outside [2, window].

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from gradclip.backends.torch_norms import carrier, norms_of, unit_norms
-from gradclip.backends.torch_payload import Payload
+from gradclip.backends import kernel
+from gradclip.backends.torch_norms import carrier, norms_of, unit_norms, vector
+from gradclip.backends.torch_payload import Payload, PlainPayloads, values_of
 from gradclip.errors import TargetError
 from gradclip.scopes import Partition
 
@@ -19,13 +21,10 @@ __all__ = ["clamp", "combine", "elements", "measure", "scale_elements", "scale_t
 def measure(payloads: Sequence[Payload], p: float, partition: Partition, device: torch.device) -> Tensor:
     """Return the norm of every cell (a tensor, or a unit of one) as a vector on ``device``; no gradient measures 0."""
     if partition.views is None:
-        present = [x.values for x in payloads if x.values is not None]
-        norms = norms_of(present, p, device)
-        if len(present) == len(payloads):
-            return norms
-        cells = torch.zeros(len(payloads), dtype=norms.dtype, device=device)
-        cells[[i for i, x in enumerate(payloads) if x.values is not None]] = norms
-        return cells
+        return norms_of(values_of(payloads), p, device, payloads.table if isinstance(payloads, PlainPayloads) else None)
+    table = kernel.describe(values_of(payloads), partition.cells) if _runs(payloads, partition) and kernel.takes(p) else None
+    if table is not None and not table.left_out:
+        return vector(table.norms(p))
     parts = [_unit_cells(x, p, view, device) for x, view in zip(payloads, partition.views, strict=True)]
     return torch.cat(parts) if parts else torch.zeros(0, dtype=carrier(device), device=device)
 
@@ -59,20 +58,30 @@ def scale_tensors(payloads: Sequence[Payload], factors: Sequence[float] | Tensor
             if payload.values is not None:
                 payload.values.mul_(own.to(payload.values.device))
         return
+    changing = [x if factor != 1 else None for x, factor in zip(values_of(payloads), factors, strict=True)]
+    table = kernel.describe(changing)
+    if table is not None:
+        table.scale(array("d", factors))
     by_factor: dict[tuple[torch.device, torch.dtype, float], list[Tensor]] = {}
-    for payload, factor in zip(payloads, factors, strict=True):
-        if payload.values is not None and factor != 1.0:
-            values = torch.view_as_real(payload.values.conj()) if payload.values.is_conj() else payload.values
-            by_factor.setdefault((values.device, values.dtype, factor), []).append(values)
-    for (device, dtype, factor), values_of in by_factor.items():
+    for i in range(len(changing)) if table is None else table.left_out:
+        values = changing[i]
+        if values is not None:
+            values = torch.view_as_real(values.conj()) if values.is_conj() else values
+            by_factor.setdefault((values.device, values.dtype, factors[i]), []).append(values)
+    for (device, dtype, factor), alike in by_factor.items():
         for part in _steps(factor, dtype):
             # On the CPU a Python number would be rounded to float16 first; a 0-dim tensor is not.
-            torch._foreach_mul_(values_of, torch.tensor(part, dtype=torch.float64) if device.type == "cpu" else part)
+            torch._foreach_mul_(alike, torch.tensor(part, dtype=torch.float64) if device.type == "cpu" else part)
 
 
 def scale_units(payloads: Sequence[Payload], factors: Sequence[Tensor], partition: Partition) -> None:
     """Multiply each output unit by its factor, in place."""
     assert partition.views is not None
+    changing = [x if factor.numel() else None for x, factor in zip(values_of(payloads), factors, strict=True)]
+    table = kernel.describe(changing, [factor.numel() for factor in factors]) if _runs(payloads, partition) else None
+    if table is not None and table.pieces and not table.left_out:
+        table.scale(torch.cat([torch.zeros(0, dtype=torch.float64), *factors]).numpy())
+        return
     for payload, factor, (groups, before, units, after) in zip(payloads, factors, partition.views, strict=True):
         if payload.values is None or factor.numel() == 0:
             continue
@@ -87,14 +96,19 @@ def scale_units(payloads: Sequence[Payload], factors: Sequence[Tensor], partitio
 
 def clamp(payloads: Sequence[Payload], low: float, high: float) -> None:
     """Clamp every element to [low, high], in place; a complex element keeps its angle."""
-    for payload in payloads:
-        if payload.values is None:
+    tensors = values_of(payloads)
+    turned = low != -high and any(x is not None and x.is_neg() for x in tensors)  # memory that holds the other sign
+    table = None if turned else kernel.describe(tensors)
+    if table is not None:
+        table.clamp(low, high)
+    for values in tensors if table is None else [tensors[i] for i in table.left_out]:
+        if values is None:
             continue
-        if payload.values.is_complex():
-            size = payload.values.abs()
-            _multiply(payload.values, torch.where(size > high, high / size, torch.ones_like(size)))
+        if values.is_complex():
+            size = values.abs()
+            _multiply(values, torch.where(size > high, high / size, torch.ones_like(size)))
         else:
-            payload.values.clamp_(low, high)
+            values.clamp_(low, high)
 
 
 def elements(payloads: Sequence[Payload], device: torch.device) -> Tensor:
@@ -111,6 +125,13 @@ def scale_elements(payloads: Sequence[Payload], factors: Sequence[Tensor]) -> No
             continue
         own = factor.view(payload.shape).to(payload.values.device)
         _multiply(payload.values, own[tuple(payload.indices)] if payload.indices is not None else own)
+
+
+def _runs(payloads: Sequence[Payload], partition: Partition) -> bool:
+    """Whether the units of every tensor are runs of its elements, one after another."""
+    assert partition.views is not None
+    plain = isinstance(payloads, PlainPayloads) or all(x.indices is None for x in payloads)
+    return plain and all(view[1] == 1 for view in partition.views)
 
 
 def _unit_cells(payload: Payload, p: float, view: tuple[int, int, int, int], device: torch.device) -> Tensor:

@@ -1,19 +1,24 @@
 """Measure PyTorch tensors: p-norms carried in float64, safe from overflow, whatever the tensors' dtype.
 
-The fast path sums squares in float32 over rows of 256 elements and carries the row norms in float64: one read of the bytes,
-relative error near 1e-8. Where float32 squares overflow or vanish (elements beyond 1e19 or below 1e-19), the tensor is
-measured again in float64, and float64 itself is scaled by its largest element first.
+Plain tensors on the CPU are measured by the compiled kernel, where there is one. Everything else sums squares in float32
+over rows of 256 elements and carries the row norms in float64: one read of the bytes, relative error near 1e-8. Where float32
+squares overflow or vanish (elements beyond 1e19 or below 1e-19), the tensor is measured again in float64, and float64 itself
+is scaled by its largest element first.
 """
 
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["carrier", "norm_of", "norms_of", "unit_norms"]
+from gradclip.backends import kernel
+from gradclip.backends.kernel import Table
+
+__all__ = ["carrier", "joined", "norm_of", "norms_of", "unit_norms", "vector"]
 
 _ROW = 256
 """Elements summed in the tensor's own precision before float64 takes over."""
@@ -30,13 +35,50 @@ def carrier(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def norms_of(tensors: Sequence[Tensor], p: float, device: torch.device) -> Tensor:
-    """Return the p-norm of each tensor as one vector on ``device``; a NaN or Inf element makes its norm non-finite."""
+def norms_of(tensors: Sequence[Tensor | None], p: float, device: torch.device, table: Table | None = None) -> Tensor:
+    """Return the p-norm of each tensor as one vector on ``device``; a NaN or Inf element makes its norm non-finite.
+
+    None measures 0. ``table`` is the kernel's view of the tensors, where somebody has it already.
+    """
+    if kernel.takes(p) and device.type == "cpu":
+        table = table or kernel.describe(tensors)
+        if table is not None:
+            norms = table.norms(p)
+            for i in table.left_out:
+                norms[i] = _host_norm(tensors[i], p)
+            return vector(norms)
     kept = carrier(device)
-    if all(t.device.type == "cpu" for t in tensors):
+    if all(t is None or t.device.type == "cpu" for t in tensors):
         return torch.tensor([_host_norm(t, p) for t in tensors], dtype=kept, device=device)
-    norms = [norm_of(t, p).to(device=device, dtype=kept) for t in tensors]
-    return torch.stack(norms) if norms else torch.zeros(0, dtype=kept, device=device)
+    zero = torch.zeros((), dtype=kept, device=device)
+    each = [zero if t is None else norm_of(t, p).to(device=device, dtype=kept) for t in tensors]
+    return torch.stack(each) if each else torch.zeros(0, dtype=kept, device=device)
+
+
+def vector(numbers: array[float]) -> Tensor:
+    """Return numbers of the host as a float64 tensor that shares their memory: the cheapest way to make one.
+
+    >>> vector(array("d", [1.0, 2.0]))
+    tensor([1., 2.], dtype=torch.float64)
+    """
+    return torch.frombuffer(numbers, dtype=torch.float64) if numbers else torch.zeros(0, dtype=torch.float64)
+
+
+def joined(norms: Sequence[float], p: float) -> float:
+    """Return the p-norm of several norms that the host knows; NaN where any is NaN, and no overflow on the way.
+
+    >>> joined([3.0, 4.0], 2), joined([3.0, 4.0], math.inf), joined([3e200, 4e200], 2)
+    (5.0, 4.0, 5e+200)
+    """
+    total = sum(norms)
+    if math.isnan(total) or p == 1 or not norms:
+        return total
+    if p == 2:
+        return math.hypot(*norms)
+    largest = max(norms)
+    if math.isinf(p) or largest == 0 or math.isinf(largest):
+        return largest
+    return largest * math.fsum((n / largest) ** p for n in norms) ** (1 / p)
 
 
 def norm_of(x: Tensor, p: float) -> Tensor:
@@ -69,10 +111,12 @@ def unit_norms(x: Tensor, p: float, view: tuple[int, int, int, int]) -> Tensor:
     return (torch.linalg.vector_norm(wide, p, dim=(1, 3), keepdim=True) * scale).flatten().to(kept)
 
 
-def _host_norm(x: Tensor, p: float) -> float:
-    """Return the p-norm of one CPU tensor as a Python number."""
-    if x.numel() == 0:
+def _host_norm(x: Tensor | None, p: float) -> float:
+    """Return the p-norm of one tensor as a Python number."""
+    if x is None or x.numel() == 0:
         return 0.0
+    if x.device.type != "cpu":
+        return float(norm_of(x, p))
     if x.is_complex():
         if p != 2:
             return _exact_norm(x, p)

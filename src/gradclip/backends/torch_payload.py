@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import overload
 
 import torch
 from torch import Tensor
 
+from gradclip.backends.kernel import Table
 from gradclip.errors import TargetError
 
-__all__ = ["Payload", "payload_of"]
+__all__ = ["Payload", "PlainPayloads", "payload_of", "values_of"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,39 @@ class Payload:
             return self.values
         stored = torch.sparse_coo_tensor(self.indices, self.values, self.shape, is_coalesced=True, check_invariants=False)
         return stored.to_dense()
+
+
+class PlainPayloads(Sequence[Payload]):
+    """The payloads of plain gradients, each the gradient itself: made only where somebody looks at them one by one."""
+
+    def __init__(self, table: Table, shapes: Sequence[tuple[int, ...]]) -> None:
+        self.table = table
+        """The kernel's view of them; it can take every one."""
+        self.values = table.tensors
+        """The gradients."""
+        self._shapes = shapes
+
+    @cached_property
+    def _made(self) -> list[Payload]:
+        return [Payload(v, torch.Size(shape)) for v, shape in zip(self.values, self._shapes, strict=True)]
+
+    @overload
+    def __getitem__(self, at: int) -> Payload: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Payload]: ...
+    def __getitem__(self, at: int | slice) -> Payload | Sequence[Payload]:
+        return self._made[at]
+
+    def __iter__(self) -> Iterator[Payload]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+def values_of(payloads: Sequence[Payload]) -> Sequence[Tensor | None]:
+    """Return the values of each payload."""
+    return payloads.values if isinstance(payloads, PlainPayloads) else [payload.values for payload in payloads]
 
 
 def payload_of(grad: Tensor | None, shape: torch.Size, name: str) -> tuple[Payload, Tensor | None]:

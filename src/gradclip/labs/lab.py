@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gradclip.clipping import Clipping
 from gradclip.result import ClipResult
+
+if TYPE_CHECKING:
+    from gradclip.report.charts import Chart
+    from gradclip.report.table import Table
 
 __all__ = ["UNCLIPPED", "Arm", "Curves", "Lab", "Pair", "last_mean", "number", "paired"]
 
@@ -24,6 +28,8 @@ class Arm:
     model: str
     lr: float
     clip: str = UNCLIPPED
+    run: int = 0
+    """Which of several runs that differ in the seed alone, from 1; 0 where there is one."""
 
     @property
     def clips(self) -> bool:
@@ -33,12 +39,21 @@ class Arm:
     @property
     def setting(self) -> str:
         """What the clipped and the unclipped arm of a comparison have in common."""
-        return f"{self.model} at lr {self.lr:g}"
+        return f"{self.model} at lr {self.lr:g}" + (f", run {self.run}" if self.run else "")
 
     @property
     def method(self) -> str:
         """The clipping, in words for a table."""
         return self.clip if self.clips else "no clipping"
+
+    @property
+    def how(self) -> str:
+        """The clipping, in words for a sentence.
+
+        >>> Arm("LSTM", 20).how, Arm("LSTM", 20, "global_norm:0.25").how
+        ('without clipping', 'with global_norm:0.25')
+        """
+        return f"with {self.clip}" if self.clips else "without clipping"
 
     @property
     def name(self) -> str:
@@ -60,11 +75,13 @@ class Curves:
     clipped_norms: list[float] = field(default_factory=list)
     limits: list[float] = field(default_factory=list)
     clipped: list[bool] = field(default_factory=list)
+    also: dict[str, list[float]] = field(default_factory=dict)
+    """What else a lab measures, by name, a value a step."""
     note: str = ""
     """Why the arm stopped before its last step; empty if it did not."""
     on_step: Callable[[Curves], None] | None = field(default=None, repr=False, compare=False)
 
-    def record(self, loss: float, result: ClipResult | None) -> bool:
+    def record(self, loss: float, result: ClipResult | None, also: Mapping[str, float] | None = None) -> bool:
         """Add a step; False if the arm should stop because its loss is no longer a finite number."""
         assert result is not None, "record after optimizer.step(): before it, nothing has been clipped"
         self.losses.append(loss)
@@ -72,6 +89,8 @@ class Curves:
         self.clipped_norms.append(float(result.clipped_norm))
         self.limits.append(_limit(result.limits))
         self.clipped.append(bool(result.clipped))
+        for name, value in (also or {}).items():
+            self.also.setdefault(name, []).append(value)
         if self.on_step:
             self.on_step(self)
         if math.isfinite(loss):
@@ -126,6 +145,15 @@ def number(value: float) -> str:
 
 
 Train = Callable[[Arm, int, int, Curves], None]
+Runs = Sequence[Curves]
+
+
+def _nothing(runs: Runs) -> Sequence[Chart]:
+    return ()
+
+
+def _every(arm: Arm) -> bool:
+    return True
 
 
 @dataclass(frozen=True)
@@ -146,6 +174,16 @@ class Lab:
     """What that number is, with its unit."""
     loss_name: str = "loss"
     """The name of the loss, with its unit."""
+    columns: Mapping[str, Callable[[Curves], str]] = field(default_factory=dict)
+    """Columns that the table of arms has besides the usual ones, by name."""
+    table: Callable[[Runs], Table] | None = None
+    """The table, where one row per arm is not the answer."""
+    pictures: Callable[[Runs], Sequence[Chart]] = _nothing
+    """The lab's own pictures; they come before the curves of the arms."""
+    judge: Callable[[Runs], str] | None = None
+    """The verdict, where the question is not what clipping did to the score."""
+    detailed: Callable[[Arm], bool] = _every
+    """Whose loss and gradient norms have a place on the page."""
 
     def arms_with(self, *, clip: str | None = None, lr: float | None = None) -> tuple[Arm, ...]:
         """The arms, with another method where they clip and another learning rate; each different arm once."""

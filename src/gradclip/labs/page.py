@@ -32,16 +32,20 @@ def page(lab: Lab, runs: Sequence[Curves], *, command: str, seed: int) -> Page:
 
 
 def summary(lab: Lab, runs: Sequence[Curves]) -> Table:
-    """One row per arm: its score, its norms, and how often it was clipped."""
-    columns = tuple(name.format(score=lab.score_name) for name in COLUMNS)
+    """One row per arm: its score, what the lab adds, its norms, and how often it was clipped."""
+    if lab.table:
+        return lab.table(runs)
+    arm, score, *measured = COLUMNS
+    columns = (arm, score.format(score=lab.score_name), *lab.columns, *measured)
     notes = [f"{run.arm.name}: {run.note}." for run in runs if run.note]
-    return Table("One row per arm", columns, [_row(lab, run) for run in runs], frozenset(range(1, 6)), notes)
+    return Table("One row per arm", columns, [_row(lab, run) for run in runs], frozenset(range(1, len(columns))), notes)
 
 
 def _row(lab: Lab, run: Curves) -> tuple[str, ...]:
     return (
         run.arm.name,
         number(lab.score(run)),
+        *(cell(run) for cell in lab.columns.values()),
         number(_median(run.norms)),
         number(_largest(run.norms)),
         number(_largest(run.clipped_norms)),
@@ -50,6 +54,11 @@ def _row(lab: Lab, run: Curves) -> tuple[str, ...]:
 
 
 def _charts(lab: Lab, runs: Sequence[Curves]) -> list[Chart]:
+    shown = [run for run in runs if lab.detailed(run.arm)]
+    return [*lab.pictures(runs), *(_curves(lab, shown) if shown else ())]
+
+
+def _curves(lab: Lab, runs: Sequence[Curves]) -> list[Chart]:
     settings = list(dict.fromkeys(run.arm.setting for run in runs))
     colours = {setting: COLOURS[i % len(COLOURS)] for i, setting in enumerate(settings)}
     return [_losses(lab, runs, colours), *(_norms(run, runs, colours[run.arm.setting]) for run in runs)]

@@ -19,6 +19,8 @@ def verdict(lab: Lab, runs: Sequence[Curves]) -> str:
     Returns:
         For example ``In bits per character, clipping helped RNN at lr 4 (2.32 with global_norm:1.0, 6.18 without).``
     """
+    if lab.judge:
+        return lab.judge(runs)
     pairs = paired(runs)
     if not pairs:
         return f"There is nothing to compare: {'; '.join(_alone(lab, run) for run in runs)}."

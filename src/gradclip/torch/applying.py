@@ -36,13 +36,15 @@ def apply(step: Step, decision: Decision, host: Sequence[float] | None) -> Appli
 
 
 def _scale_tensors(step: Step, decision: Decision, host: Sequence[float] | None) -> Applied:
+    if host is not None and all(factor == 1 for factor in host):
+        return decision.cells, False
     factors = step.plan.cell_factors(decision.factors)
     after = decision.cells * factors
     if host is None:
         backend.scale_tensors(step.payloads, factors)
         return after, (decision.factors != 1).any()
     backend.scale_tensors(step.payloads, [1.0 if block is None else host[block] for block in step.plan.partition.first])
-    return after, any(factor != 1 for factor in host)
+    return after, True
 
 
 def _scale_parts(step: Step, decision: Decision, host: Sequence[float] | None) -> Applied:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,12 +13,15 @@ import torch
 from torch import Tensor
 
 from gradclip.backends import torch_eager as backend
-from gradclip.backends.torch_payload import Payload
+from gradclip.backends.torch_norms import joined, vector
+from gradclip.backends.torch_payload import Payload, PlainPayloads, values_of
 from gradclip.errors import TargetError
 from gradclip.thresholds import Context
 from gradclip.torch.plan import Plan
 
 __all__ = ["Decision", "Known", "State", "Step", "decide"]
+
+_CPU = torch.device("cpu")
 
 State: TypeAlias = Mapping[str, Tensor]
 
@@ -45,7 +50,9 @@ class Step:
     @cached_property
     def device(self) -> torch.device:
         """Where the norms of all gradients come together."""
-        return next((x.values.device for x in self.payloads if x.values is not None), torch.device("cpu"))
+        if isinstance(self.payloads, PlainPayloads):
+            return _CPU
+        return next((values.device for values in values_of(self.payloads) if values is not None), _CPU)
 
     def measure(self, payloads: Sequence[Payload] | None = None) -> Tensor:
         """Return the norm of every cell of the gradients (or of other tensors laid out alike)."""
@@ -62,6 +69,8 @@ class Decision:
     limits: Tensor | float
     state: State
     bounds: tuple[float, float] | None = None
+    host: Sequence[float] | None = None
+    """The factors, where the host decided and found every norm finite."""
 
     def asked(self, plan: Plan) -> Tensor:
         """What the host has to know to apply: the factor of each block, or which tensors have one other than 1."""
@@ -84,12 +93,26 @@ def decide(step: Step) -> Decision:
     if step.plan.clamps:
         low, high, state = threshold.bounds(cells, state, Context(step.known.number))
         return Decision(cells, cells.new_zeros(0), high, state, (float(low), float(high)))
+    if step.plan.one_number and cells.device.type == "cpu":
+        on_host = _decide_on_host(step, cells)
+        if on_host is not None:
+            return on_host
     norms = step.plan.block_norms(cells, step.payloads)
     if threshold.stateful and not state:
         state = threshold.init(norms)
     context = Context(step.known.number, _weight_norms(step), _learning_rates(step))
     limits, state = threshold.limits(norms, state, context)
     return Decision(cells, rescale.factors(norms, limits), limits, state)
+
+
+def _decide_on_host(step: Step, cells: Tensor) -> Decision | None:
+    """The same with Python numbers, which for one norm is much quicker; None where the norm is not finite."""
+    norm = joined(cells.tolist(), step.plan.clipping.norm.p)
+    if not math.isfinite(norm):
+        return None
+    limit, state = step.plan.clipping.threshold.limits(cells, step.known.state or {}, Context(step.known.number))
+    factor = 1.0 if norm <= limit else float(limit / norm)  # Hard, and 1 where the limit is inf
+    return Decision(cells, vector(array("d", (factor,))), limit, state, host=(factor,))
 
 
 def _weight_norms(step: Step) -> Tensor | None:

@@ -6,6 +6,7 @@ gradients of any size are clipped rather than zeroed, and gradients that need no
 
 from __future__ import annotations
 
+import math
 import types
 import warnings
 from collections.abc import Iterable
@@ -14,8 +15,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from gradclip.backends import kernel
 from gradclip.backends.torch_eager import combine, scale_tensors
-from gradclip.backends.torch_norms import norms_of
+from gradclip.backends.torch_norms import joined, norms_of
 from gradclip.backends.torch_payload import Payload
 
 __all__ = ["clip_grad_norm", "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm"]
@@ -45,8 +47,8 @@ def get_total_norm(
     tensor(5.)
     """
     found = [tensors] if isinstance(tensors, Tensor) else list(tensors)
-    total = _total(found, float(norm_type), error_if_nonfinite, foreach)
-    return total.to(_returned(found))
+    total, _ = _total(found, float(norm_type), error_if_nonfinite, foreach)
+    return _tensor(total, _returned(found))
 
 
 @torch.no_grad()
@@ -68,7 +70,7 @@ def clip_grads_with_norm_(
     tensor([1.0000])
     """
     listed = [parameters] if isinstance(parameters, Tensor) else list(parameters)
-    _scale([p.grad for p in listed if p.grad is not None], float(max_norm), total_norm, foreach)
+    _scale([p.grad for p in listed if p.grad is not None], float(max_norm), total_norm)
 
 
 @torch.no_grad()
@@ -97,9 +99,9 @@ def clip_grad_norm_(
     (tensor(5.), tensor([0.6000, 0.8000]))
     """
     grads = _gradients(parameters)
-    total = _total(grads, float(norm_type), error_if_nonfinite, foreach)
-    _scale(grads, float(max_norm), total, foreach)
-    return total.to(_returned(grads))
+    total, dtype = _total(grads, float(norm_type), error_if_nonfinite, foreach)
+    _scale(grads, float(max_norm), total)
+    return _tensor(total, dtype)
 
 
 @torch.no_grad()
@@ -125,7 +127,8 @@ def clip_grad_norm(
     listed = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     copies = [None if p.grad is None else p.grad.detach().clone() for p in listed]
     present = [copy for copy in copies if copy is not None]
-    _scale(present, float(max_norm), _total(present, float(norm_type), error_if_nonfinite, foreach), foreach)
+    total, _ = _total(present, float(norm_type), error_if_nonfinite, foreach)
+    _scale(present, float(max_norm), total)
     return copies
 
 
@@ -146,7 +149,12 @@ def clip_grad_value_(parameters: TensorOrTensors, clip_value: float, foreach: bo
     """
     bound = float(clip_value)
     listed = [parameters] if isinstance(parameters, Tensor) else parameters
-    for grad in [p.grad for p in listed if p.grad is not None]:
+    grads = [p.grad for p in listed if p.grad is not None]
+    table = kernel.describe(grads) if bound >= 0 else None
+    if table is not None:
+        table.clamp(-bound, bound)
+        grads = [grads[i] for i in table.left_out]
+    for grad in grads:
         if not _within(grad, bound):
             grad.clamp_(-bound, bound)
 
@@ -157,36 +165,71 @@ def _gradients(parameters: TensorOrTensors) -> list[Tensor]:
     listed = list(parameters)
     if not listed and isinstance(parameters, types.GeneratorType):
         warnings.warn("`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=4)
-    return [p.grad for p in listed if p.grad is not None]
+    grads = [p.grad for p in listed]
+    return [grad for grad in grads if grad is not None]
 
 
-def _total(grads: list[Tensor], p: float, error_if_nonfinite: bool, foreach: bool | None) -> Tensor:
+def _total(grads: list[Tensor], p: float, error_if_nonfinite: bool, foreach: bool | None) -> tuple[Tensor | float, torch.dtype]:
+    """The norm of all gradients (a Python number where they are on the CPU), and the dtype to return it in."""
     if not grads:
-        return torch.tensor(0.0)
-    if p > 0 and not torch.compiler.is_compiling() and all(type(g) is Tensor and g.layout == torch.strided for g in grads):
-        total = combine(norms_of(grads, p, grads[0].device), p, None, 1).reshape(())
-        if total.dtype == torch.float64 and _returned(grads) == torch.float64 and p != torch.inf:
-            total = torch.where(total.pow(p).isinf(), total.new_tensor(torch.inf), total)  # as torch: its powers overflow
-    else:  # p <= 0, distributed and other special tensors, or a compiler tracing: torch's own
-        total = torch.nn.utils.get_total_norm(grads, p, error_if_nonfinite=False, foreach=foreach)
-    if error_if_nonfinite and not bool(total.isfinite()):
+        return 0.0, torch.float32
+    total, dtype = _measured(grads, p, foreach)
+    if error_if_nonfinite and not (math.isfinite(total) if isinstance(total, float) else bool(total.isfinite())):
         raise RuntimeError(
             f"The total norm of order {p} for gradients from `parameters` is non-finite, so it cannot be clipped. To disable "
             "this error and scale the gradients by the non-finite norm anyway, set `error_if_nonfinite=False`"
         )
+    return total, dtype
+
+
+def _measured(grads: list[Tensor], p: float, foreach: bool | None) -> tuple[Tensor | float, torch.dtype]:
+    special = p <= 0 or torch.compiler.is_compiling()
+    table = kernel.describe(grads) if not special and kernel.takes(p) else None
+    if table is not None and not table.left_out:
+        dtype = torch.float64 if table.has_float64 else torch.float32
+        return _overflowing(joined(table.norms(p), p), p, dtype), dtype
+    dtype = _returned(grads)
+    if special or not all(type(g) is Tensor and g.layout == torch.strided for g in grads):
+        # p <= 0, distributed and other special tensors, or a compiler tracing: torch's own
+        return torch.nn.utils.get_total_norm(grads, p, error_if_nonfinite=False, foreach=foreach), dtype
+    norms = norms_of(grads, p, grads[0].device)
+    if norms.device.type == "cpu":
+        return _overflowing(joined(norms.tolist(), p), p, dtype), dtype
+    total = combine(norms, p, None, 1).reshape(())
+    if dtype == norms.dtype == torch.float64 and p != torch.inf:
+        total = torch.where(total.pow(p).isinf(), total.new_tensor(torch.inf), total)
+    return total, dtype
+
+
+def _overflowing(total: float, p: float, dtype: torch.dtype) -> float:
+    """Inf where torch's float64 powers overflow, as torch does; float32 norms are carried in float64 and do not."""
+    if dtype == torch.float64 and p != math.inf:
+        try:
+            total**p
+        except OverflowError:
+            return math.inf
     return total
 
 
-def _scale(grads: list[Tensor], max_norm: float, total: Tensor, foreach: bool | None) -> None:
+def _scale(grads: list[Tensor], max_norm: float, total: Tensor | float) -> None:
     if not grads:
         return
-    coefficient = torch.clamp(max_norm / (total + 1e-6), max=1.0)
-    if type(total) is not Tensor or total.device.type != "cpu" or torch.compiler.is_compiling():
-        for grad in grads:
-            grad.mul_(coefficient.to(grad.device))
-        return
-    factor = float(coefficient)
-    scale_tensors([Payload(g, g.shape) for g in grads], [factor] * len(grads))
+    if isinstance(total, float):
+        ratio = max_norm / (total + 1e-6)
+        factor = 1.0 if ratio > 1 else ratio  # NaN stays NaN
+    else:
+        coefficient = torch.clamp(max_norm / (total + 1e-6), max=1.0)
+        if type(total) is not Tensor or total.device.type != "cpu" or torch.compiler.is_compiling():
+            for grad in grads:
+                grad.mul_(coefficient.to(grad.device))
+            return
+        factor = float(coefficient)
+    if factor != 1:
+        scale_tensors([Payload(g, g.shape) for g in grads], [factor] * len(grads))
+
+
+def _tensor(total: Tensor | float, dtype: torch.dtype) -> Tensor:
+    return total.to(dtype) if isinstance(total, Tensor) else torch.tensor(total, dtype=dtype)
 
 
 def _returned(grads: list[Tensor]) -> torch.dtype:

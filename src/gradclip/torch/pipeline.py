@@ -13,7 +13,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from gradclip.backends.torch_payload import Payload, payload_of
+from gradclip.backends import kernel
+from gradclip.backends.torch_payload import Payload, PlainPayloads, payload_of
 from gradclip.errors import NonFiniteGradientError, TargetError
 from gradclip.nonfinite import Propagate, Raise, Skip, Zero
 from gradclip.rescales import Drop
@@ -40,21 +41,26 @@ def run(plan: Plan, grads: Sequence[Tensor | None], put: Put, known: Known) -> t
     """
     step = Step(plan, _payloads(plan, grads, put), known)
     decision = decide(step)
-    finite = decision.cells.isfinite().all()
-    if isinstance(plan.clipping.nonfinite, Propagate) and step.device.type != "cpu":
-        before = known.state or {}
-        kept = {key: torch.where(finite, new, before.get(key, new)) for key, new in decision.state.items()}
-        return _result(step, decision, apply(step, decision, None), finite), kept
-    is_finite, *host = torch.cat([finite.to(decision.cells.dtype).reshape(1), decision.asked(plan)]).tolist()
-    if not is_finite:
-        return _on_nonfinite(step, decision, host, put)
+    host = decision.host
+    if host is None:
+        finite = decision.cells.isfinite().all()
+        if isinstance(plan.clipping.nonfinite, Propagate) and step.device.type != "cpu":
+            before = known.state or {}
+            kept = {key: torch.where(finite, new, before.get(key, new)) for key, new in decision.state.items()}
+            return _result(step, decision, apply(step, decision, None), finite), kept
+        is_finite, *host = torch.cat([finite.to(decision.cells.dtype).reshape(1), decision.asked(plan)]).tolist()
+        if not is_finite:
+            return _on_nonfinite(step, decision, host, put)
     applied = apply(step, decision, host)
     if isinstance(plan.clipping.rescale, Drop) and plan.per_tensor:
         _drop(plan, host, put)
     return _result(step, decision, applied, True), decision.state
 
 
-def _payloads(plan: Plan, grads: Sequence[Tensor | None], put: Put) -> list[Payload]:
+def _payloads(plan: Plan, grads: Sequence[Tensor | None], put: Put) -> Sequence[Payload]:
+    table = kernel.describe(grads)
+    if table is not None and not table.left_out:  # plain real tensors: nothing to prepare, nothing to refuse
+        return PlainPayloads(table, [e.shape for e in plan.target.entries])
     pairs = [payload_of(g, torch.Size(e.shape), e.name) for g, e in zip(grads, plan.target.entries, strict=True)]
     if isinstance(plan.clipping.threshold, Bounds) and not plan.clipping.threshold.symmetric:
         for (payload, _), name in zip(pairs, plan.target.names, strict=True):

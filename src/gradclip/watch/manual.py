@@ -23,11 +23,18 @@ class ManualLoop:
     Args:
         new_stream: makes the stream for the leaves that are found.
         finish: is given the stream and the gradient norms of each step that is over.
+        is_owned: whether a leaf is the business of an optimizer; where any is, nothing is done by hand.
     """
 
-    def __init__(self, new_stream: Callable[[Sequence[Tensor]], Stream], finish: Callable[[Stream, Tensor], None]) -> None:
+    def __init__(
+        self,
+        new_stream: Callable[[Sequence[Tensor]], Stream],
+        finish: Callable[[Stream, Tensor], None],
+        is_owned: Callable[[Tensor], bool],
+    ) -> None:
         self.stream: Stream | None = None
-        self._new_stream, self._finish = new_stream, finish
+        self._new_stream, self._finish, self._is_owned = new_stream, finish, is_owned
+        self._active = False
         self._searches = self._same = 0
         self._pending: Tensor | None = None
         self._marks: list[tuple[int, int]] = []
@@ -37,19 +44,21 @@ class ManualLoop:
         """Whether gradients wait for the script's update."""
         return self._pending is not None
 
+    def look_again(self) -> None:
+        """Something has changed: search at the next ``backward``."""
+        self._same = 0
+
     def before_backward(self, tensor: Tensor) -> None:
         """Close the last step if its gradients were reset, and find the leaves that the next ones will be on."""
-        leaves = self._found(tensor)
-        if self.stream is not None:
-            self.stream.adopt(leaves)  # in `w = (w - lr * w.grad).detach().requires_grad_()` they are new each time
-        if self.under_way and self._was_reset():
+        self._searches += 1
+        if self._same < SETTLED or self._searches % SEARCH_EVERY == 0:
+            self._search(tensor)
+        if self.under_way and (not self._active or self._was_reset()):
             self.close()
-        if self.stream is None and leaves:
-            self.stream = self._new_stream(leaves)
 
     def after_backward(self) -> None:
         """Measure the gradients that have just appeared."""
-        if self.stream is not None:
+        if self._active and self.stream is not None:
             self._pending = self.stream.grad_norms()
             self.mark()
 
@@ -64,15 +73,18 @@ class ManualLoop:
             pending, self._pending = self._pending, None
             self._finish(self.stream, pending)
 
-    def _found(self, tensor: Tensor) -> list[Tensor]:
-        """Return the leaves; none where they need not be searched for, having been the same for a while."""
-        self._searches += 1
-        if self._same >= SETTLED and self._searches % SEARCH_EVERY:
-            return []
+    def _search(self, tensor: Tensor) -> None:
+        """Find the leaves; in ``w = (w - lr * w.grad).detach().requires_grad_()`` they are new each time."""
         leaves = leaves_of(tensor)
-        known = self.stream is not None and all(map(self.stream.has, leaves))
+        self._active = bool(leaves) and not any(map(self._is_owned, leaves))
+        known = not self._active or (self.stream is not None and all(map(self.stream.has, leaves)))
         self._same = self._same + 1 if known else 0
-        return leaves
+        if not self._active:
+            return
+        if self.stream is None:
+            self.stream = self._new_stream(leaves)
+        else:
+            self.stream.adopt(leaves)
 
     def _was_reset(self) -> bool:
         """Whether the gradients are others than backward left, or zeros (``grad.data.zero_()`` leaves no mark)."""

@@ -40,7 +40,7 @@ def _from_modules(wanted: set[int]) -> dict[int, str]:
     roots: list[dict[int, str]] = []
     for thing in gc.get_objects():
         if issubclass(type(thing), nn.Module):  # not isinstance: that would wake lazy proxies
-            held = {id(p): name for name, p in thing.named_parameters() if id(p) in wanted}
+            held = {id(p): name for name, p in _parameters_of(thing) if id(p) in wanted}
             if held:
                 roots.append(held)
     found: dict[int, str] = {}
@@ -49,6 +49,14 @@ def _from_modules(wanted: set[int]) -> dict[int, str]:
         if not held.keys() <= found.keys():
             found = {**held, **found}
     return found
+
+
+def _parameters_of(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """The named parameters, without running a method of the script's own."""
+    try:
+        return list(nn.Module.named_parameters(module))
+    except Exception:  # a module that is not finished, or that stands for something else
+        return []
 
 
 def _from_globals(wanted: set[int]) -> Mapping[int, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +23,7 @@ __all__ = ["Measured", "Recorder", "Totals"]
 
 MOST_WAITING: Final = 256
 """Steps that wait on the device at most."""
-LONGEST_WAIT: Final = 0.5
+LONGEST_WAIT: Final = 0.4
 """Seconds until what waits is handed over."""
 
 Floats = NDArray[np.float64]
@@ -81,6 +83,9 @@ class Recorder:
         self.writer = writer
         self.totals = Totals()
         self._waiting: list[Measured] = []
+        self._lock = threading.RLock()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
         self._oldest = 0.0
         self._began = time.monotonic()
         self._described: dict[int, list[str]] = {}
@@ -88,24 +93,37 @@ class Recorder:
     def add(self, measured: Measured) -> None:
         """Take one step; hands a batch over when it is large or old enough."""
         self._describe(measured.stream)  # now: at the end of the run the model may be gone
-        if not self._waiting:
-            self._oldest = measured.time
-        self._waiting.append(measured)
-        if len(self._waiting) >= MOST_WAITING or measured.time - self._oldest >= LONGEST_WAIT:
-            self.flush()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="gradclip-flush", daemon=True)
+            self._thread.start()
+        with self._lock:
+            if not self._waiting:
+                self._oldest = measured.time
+            self._waiting.append(measured)
+            if len(self._waiting) >= MOST_WAITING or measured.time - self._oldest >= LONGEST_WAIT:
+                self.flush()
 
     def flush(self) -> None:
         """Read everything that waits from the device at once and hand it to the writer."""
-        waiting, self._waiting = self._waiting, []
-        if not waiting:
-            return
-        for measured, values in zip(waiting, _read(waiting), strict=True):
-            self._write(measured, values)
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+            for measured, values in zip(waiting, _read(waiting), strict=True):
+                self._write(measured, values)
 
     def close(self, status: str = "finished", exit_code: int | None = None) -> None:
         """Hand over what waits and close the file."""
-        self.flush()
-        self.writer.close(status, exit_code)
+        self._closed.set()
+        try:
+            self.flush()
+        finally:
+            self.writer.close(status, exit_code)
+
+    def _work(self) -> None:
+        """Hand over what the last step before a pause has left (in the thread): the process may be killed in it."""
+        while not self._closed.wait(LONGEST_WAIT):
+            if self._waiting and time.monotonic() - self._oldest > 2 * LONGEST_WAIT:
+                with contextlib.suppress(Exception):  # the next step will meet it, too, and say so
+                    self.flush()
 
     def _describe(self, stream: Stream) -> None:
         known = self._described.setdefault(stream.number, [])
@@ -118,6 +136,8 @@ class Recorder:
         parts = iter(values)
         before = next(parts)
         after, weights, update = (None if t is None else next(parts) for t in (m.after, m.weights, m.update))
+        if after is not None and len(after) > len(before):  # parameters have joined meanwhile
+            before = np.concatenate([before, np.full(len(after) - len(before), ABSENT)])
         scalars = (m.threshold, m.amp_scale, m.skipped)
         threshold, scale, skipped = (float(next(parts)[0]) if isinstance(one, Tensor) else one for one in scalars)
         losses = [float(part.sum()) for part in parts]

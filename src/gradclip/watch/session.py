@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +13,7 @@ from gradclip.result import ClipResult
 from gradclip.watch.manual import ManualLoop
 from gradclip.watch.recorder import Measured, Recorder
 from gradclip.watch.stream import Stream
+from gradclip.watch.streams import Streams
 from gradclip.watch.trail import Trail
 
 __all__ = ["Session"]
@@ -58,13 +58,11 @@ class Session:
     names: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._streams: weakref.WeakKeyDictionary[torch.optim.Optimizer, Stream] = weakref.WeakKeyDictionary()
-        self._optimizers: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet(self.only)
+        self._streams = Streams(self.only, self.names)
         self._open: dict[int, Open] = {}
         self._clipping: list[Stream] = []
-        self._count = 0
         self._trail = Trail()
-        self.manual = ManualLoop(self._new_stream, self._finish_manual)
+        self.manual = ManualLoop(self._streams.by_hand, self._finish_manual, self._streams.is_owned)
         self.backwards = 0
 
     # What the script calls -------------------------------------------------------------------------------------------
@@ -72,23 +70,26 @@ class Session:
     def optimizer_made(self, optimizer: torch.optim.Optimizer) -> None:
         """An optimizer exists, so updates are its business."""
         if not self.only:
-            self._optimizers.add(optimizer)
+            self._streams.number(optimizer)
+            self.manual.look_again()
+
+    def optimizer_found(self, optimizer: torch.optim.Optimizer) -> None:
+        """An optimizer was there before the watching; it counts when it is used."""
+        self._streams.find(optimizer)
 
     def before_backward(self, tensor: Tensor) -> None:
         """``backward`` is about to run on ``tensor``."""
         self.backwards += 1
-        if self._by_hand():
+        if not self.only:
             self.manual.before_backward(tensor)
-        elif self.manual.under_way:
-            self.manual.close()
         self._trail.backward(tensor, counts=not any(opened.evaluations > 1 for opened in self._open.values()))
         for stream in self._clipped_outside():
             self._open[stream.number].marks = stream.marks()
 
     def after_backward(self) -> None:
         """``backward`` has run; what it added to was clipped too early, so that clipping says nothing of the next step."""
-        if self._by_hand():
-            self.manual.after_backward()
+        self.manual.after_backward()
+        if self.manual.under_way:
             self._sample(self.manual.stream)
         for stream in self._clipped_outside():
             opened = self._open[stream.number]
@@ -97,7 +98,7 @@ class Session:
 
     def before_clip(self, parameters: Sequence[Tensor]) -> None:
         """Gradients are about to be clipped."""
-        self._clipping = [stream for stream in self._all_streams() if any(map(stream.has, parameters))]
+        self._clipping = self._streams.holding(parameters)
         for stream in self._clipping:
             opened = self._opened(stream)
             if opened.before is None:
@@ -114,14 +115,14 @@ class Session:
                 continue
             opened.threshold = threshold
             opened.skipped = result is not None and result.skipped
-            if opened.in_step or stream is self.manual.stream:
+            if opened.in_step or (stream is self.manual.stream and self.manual.under_way):
                 opened.after = stream.grad_norms()
         if self.manual.under_way:
             self.manual.mark()
 
     def before_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
         """``optimizer.step()`` begins; other hooks of the step may still clip."""
-        stream = self._stream(optimizer, current=True)
+        stream = self._streams.of(optimizer, current=True)
         if stream is None:
             return
         self._trail.event("step", f"optimizer {stream.number}" if stream.number else "")
@@ -135,13 +136,13 @@ class Session:
 
     def before_evaluation(self, optimizer: torch.optim.Optimizer) -> None:
         """The optimizer calls its closure."""
-        stream = self._stream(optimizer)
+        stream = self._streams.of(optimizer)
         if stream is not None:
             self._opened(stream).evaluations += 1
 
     def after_evaluation(self, optimizer: torch.optim.Optimizer) -> None:
         """The closure has returned, and other hooks of the step may still clip."""
-        stream = self._stream(optimizer)
+        stream = self._streams.of(optimizer)
         if stream is None:
             return
         opened = self._opened(stream)
@@ -152,13 +153,13 @@ class Session:
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         """``optimizer.step()`` has returned."""
-        stream = self._stream(optimizer)
+        stream = self._streams.of(optimizer)
         if stream is not None:
             self._finish(stream)
 
     def zero_grad(self, optimizer: torch.optim.Optimizer | None = None) -> None:
         """``zero_grad()`` of an optimizer, or of a module, was called."""
-        if optimizer is None or self._stream(optimizer) is not None:
+        if optimizer is None or self._streams.of(optimizer) is not None:
             self._trail.event("zero_grad")
 
     def scaled(self, loss: Tensor, result: Any) -> None:
@@ -167,7 +168,7 @@ class Session:
 
     def unscaled(self, optimizer: torch.optim.Optimizer, scale: Tensor | None) -> None:
         """A GradScaler unscaled an optimizer's gradients; what was measured of them before is in the same unit then."""
-        stream = self._stream(optimizer)
+        stream = self._streams.of(optimizer)
         if stream is None:
             return
         self._trail.event("unscale")
@@ -177,7 +178,7 @@ class Session:
 
     def before_scaler_step(self, optimizer: torch.optim.Optimizer, scale: Tensor | None) -> int:
         """A GradScaler is about to step; return the count of steps, by which a dropped one is told."""
-        stream = self._stream(optimizer)
+        stream = self._streams.of(optimizer)
         if stream is None:
             return -1
         self._opened(stream).amp_scale = None if scale is None else scale.detach().clone()
@@ -185,7 +186,7 @@ class Session:
 
     def after_scaler_step(self, optimizer: torch.optim.Optimizer, count: int) -> None:
         """A GradScaler's step has returned; without a step of the optimizer it found an Inf and dropped it."""
-        stream = self._stream(optimizer)
+        stream = self._streams.of(optimizer)
         if stream is not None and stream.step == count:
             self._opened(stream).skipped = True
             self._trail.event("step", "dropped by the GradScaler")
@@ -200,43 +201,10 @@ class Session:
 
     # How it is put together ------------------------------------------------------------------------------------------
 
-    def _by_hand(self) -> bool:
-        return not self._optimizers
-
-    def _stream(self, optimizer: torch.optim.Optimizer, current: bool = False) -> Stream | None:
-        """Return an optimizer's stream; ``current``: after a look whether its parameters are still the same."""
-        if self.only and not any(optimizer is one for one in self.only):
-            return None
-        stream = self._streams.get(optimizer)
-        if stream is None or current:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            if stream is None:
-                stream = self._streams[optimizer] = self._new_stream(parameters, optimizer)
-                self._optimizers.add(optimizer)
-            elif not all(map(stream.has, parameters)):
-                stream.adopt(parameters)
-        return stream
-
-    def _new_stream(self, parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer | None = None) -> Stream:
-        stream = Stream(self._count, parameters, optimizer, self.names)
-        self._count += 1
-        return stream
-
-    def _all_streams(self) -> list[Stream]:
-        """All streams, those of optimizers that have not stepped yet included."""
-        streams = [self._stream(optimizer) for optimizer in list(self._optimizers)]
-        return [stream for stream in [*streams, self.manual.stream] if stream is not None]
-
     def _clipped_outside(self) -> list[Stream]:
         """The streams whose gradients were clipped since their last step, and not by the step itself."""
-        if not any(opened.before is not None and not opened.in_step for opened in self._open.values()):
-            return []
-        known = (self._open.get(stream.number) for stream in self._all_streams())
-        return [
-            stream
-            for stream, opened in zip(self._all_streams(), known, strict=True)
-            if opened is not None and opened.before is not None and not opened.in_step
-        ]
+        numbers = {n for n, opened in self._open.items() if opened.before is not None and not opened.in_step}
+        return [stream for stream in self._streams.all() if stream.number in numbers] if numbers else []
 
     def _opened(self, stream: Stream) -> Open:
         return self._open.setdefault(stream.number, Open())

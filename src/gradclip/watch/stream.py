@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import weakref
 from collections.abc import Mapping, Sequence
 
@@ -40,6 +41,8 @@ class Stream:
         self._names = names or {}
         self._optimizer = None if optimizer is None else weakref.ref(optimizer)
         self._before: list[Tensor | None] | None = None
+        self.listed = 0
+        """How many parameters the optimizer had when they were last looked at, the same one twice included."""
         self.adopt(parameters)
 
     def __len__(self) -> int:
@@ -55,6 +58,12 @@ class Stream:
         for place, parameter in zip(gone, new, strict=True):
             self._references[place] = weakref.ref(parameter)
             self._place[id(parameter)] = place
+
+    def follow(self, parameters: Sequence[Tensor]) -> None:
+        """Take up what has changed in the optimizer's list of parameters."""
+        self.listed = len(parameters)
+        if not self._is(parameters) and not all(map(self.has, parameters)):
+            self.adopt(parameters)
 
     @property
     def optimizer(self) -> torch.optim.Optimizer | None:
@@ -72,7 +81,11 @@ class Stream:
 
     def share_of(self, parameters: Sequence[Tensor]) -> int:
         """How many of its own parameters are among these."""
-        return sum(map(self.has, parameters))
+        return len(self) if self._is(parameters) else sum(map(self.has, parameters))
+
+    def _is(self, parameters: Sequence[Tensor]) -> bool:
+        """Whether these are its parameters, in its order; at every step they are, so this is quick."""
+        return len(parameters) == len(self) and all(map(operator.is_, parameters, self.parameters()))
 
     def marks(self) -> list[tuple[int, int]]:
         """Which gradients it has, and in which version: these change when a gradient is added to, changed or replaced."""
@@ -147,13 +160,10 @@ def _norms(tensors: Sequence[Tensor | None]) -> Tensor:
 
 def _values(tensor: Tensor) -> Tensor:
     """What of a gradient is measured; nothing is put in its place."""
-    if type(tensor) is Tensor and tensor.dtype in _PLAIN and tensor.layout is torch.strided and tensor.is_contiguous():
+    if type(tensor) is Tensor and tensor.layout is torch.strided:
         return tensor
     if hasattr(tensor, "to_local"):  # a sharded tensor: this rank's part, said in the report
         tensor = tensor.to_local()
     values = payload_of(tensor, tensor.shape, "")[0].values
     assert values is not None
     return values
-
-
-_PLAIN = frozenset({torch.float32, torch.bfloat16, torch.float16, torch.float64})

@@ -22,7 +22,7 @@ def train(steps):
         truth.step(loss=total, norm=before, clipped_norm=norm(model.parameters()), threshold=1.0, clipped=before > 1.0)
         with torch.no_grad():
             for p in model.parameters():
-                p -= 0.05 * p.grad
+                p -= 0.05 * p.grad  # noqa: PLW2901
                 p.grad = None
         print(repr(total))
 

@@ -32,5 +32,5 @@ def fit(optimizer, number, bound=None):
 
 
 fit(torch.optim.LBFGS(model.parameters(), lr=0.5, max_iter=6), 0)
-fit(torch.optim.SGD(model.parameters(), lr=0.01), 1, bound=0.01)
+fit(torch.optim.SGD(model.parameters(), lr=0.01), 1, bound=0.001)
 truth.save()

@@ -12,7 +12,7 @@ discriminator = nn.Sequential(nn.Linear(1, 8), nn.LeakyReLU(0.2), nn.Linear(8, 1
 opt_g = optim.Adam(generator.parameters(), lr=1e-3, betas=(0.5, 0.999))
 opt_d = optim.RMSprop(discriminator.parameters(), lr=2e-3)
 bce = nn.BCEWithLogitsLoss()
-for step in range(15):
+for _ in range(15):
     real = 3 + torch.randn(16, 1)
     fake = generator(torch.randn(16, 2))
 
@@ -31,7 +31,7 @@ for step in range(15):
     opt_g.zero_grad()
     loss_g = bce(discriminator(fake), torch.ones(16, 1))
     loss_g.backward()
-    truth.step(0, loss=loss_g.item(), norm=norm(generator.parameters()), threshold=None, clipped=False)
+    truth.step(0, loss=loss_g.item(), norm=norm(generator.parameters()), threshold=None, clipped=None)
     opt_g.step()
     print(repr(loss_d), repr(loss_g.item()))
 truth.save()

@@ -6,7 +6,7 @@ import torch
 
 sys.path.append("..")
 
-from .model import build  # noqa: E402
+from .model import build
 
 if __name__ == "__main__":
     torch.manual_seed(0)

@@ -1,0 +1,145 @@
+"""Directions: what clipping does to the way a step points.
+
+The LSTM of the lab ``lstm``, which adds up 50 numbers. Beside the loss, the angle between the gradient as it came out of
+``backward()`` and as the optimizer gets it.
+
+What to look at:
+
+- clipping by the norm of all gradients together: the angle is 0 at every step; a long step is made shorter, not another one;
+- clipping by value: every element above the threshold is cut to the same size, so that the step turns towards a corner;
+- clipping tensor by tensor bends as well, for the tensors are shortened by different factors.
+
+A bent step still goes down, for the angle stays below 90 degrees: no element changes its sign.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (its usual name)
+from torch import Tensor, nn
+
+from gradclip import clip_
+from gradclip.labs.lab import Arm, Curves, Lab
+from gradclip.labs.lstm import BATCH, LENGTH, Adder, batch, squared_error
+from gradclip.labs.pictures import listed, middle
+from gradclip.report.charts import COLOURS, MUTED, Chart, Line, curves
+
+# --- the angle --------------------------------------------------------------------------------------------------------
+
+
+def gradient(model: nn.Module) -> Tensor:
+    """All gradients in one vector of double precision."""
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None]).double()
+
+
+def angle(one: Tensor, other: Tensor) -> float:
+    """The angle between two vectors in degrees; NaN where one of them is 0.
+
+    The half angle has the difference and the sum of the unit vectors as its sides, which stays exact where the cosine, close
+    to 1, does not (Kahan 2006).
+
+    >>> angle(torch.tensor([1.0, 0.0]), torch.tensor([2.0, 2.0]))
+    45.0
+    """
+    one, other = one / one.norm(), other / other.norm()
+    return round(math.degrees(2 * math.atan2(float((one - other).norm()), float((one + other).norm()))), 6)
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def train(arm: Arm, steps: int, seed: int, curves: Curves) -> None:
+    """Train one arm; its weights and its sequences depend on the seed alone, so that all arms see the same."""
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    model = Adder()
+    optimizer = torch.optim.SGD(model.parameters(), lr=arm.lr)
+    for _ in range(steps):
+        numbers, sums = batch(generator)
+        loss = F.mse_loss(model(numbers), sums)
+        optimizer.zero_grad()
+        loss.backward()
+        before = gradient(model)
+        result = clip_(model, arm.clip)
+        bent = angle(before, gradient(model))
+        optimizer.step()
+        if not curves.record(loss.item(), result, {"angle": bent}):
+            break
+
+
+# --- picture and verdict ----------------------------------------------------------------------------------------------
+
+
+def turned(curves: Curves) -> list[float]:
+    """The angles of the steps that were clipped."""
+    return [bent for bent, clipped in zip(curves.also["angle"], curves.clipped, strict=True) if clipped]
+
+
+def typical(curves: Curves) -> str:
+    """The median angle of the clipped steps, for a table."""
+    return f"{middle(turned(curves)):.1f}°" if turned(curves) else "–"
+
+
+def largest(curves: Curves) -> str:
+    """The largest angle, for a table."""
+    return f"{max(turned(curves)):.1f}°" if turned(curves) else "–"
+
+
+def pictures(runs: Sequence[Curves]) -> list[Chart]:
+    """The angle of every step."""
+    lines = [
+        Line(run.arm.method, run.also["angle"], COLOURS[i % len(COLOURS)] if run.arm.clips else MUTED, dashed=not run.arm.clips)
+        for i, run in enumerate(runs)
+    ]
+    see = (
+        "At 0 a step points where the gradient points. The norm of all gradients together keeps it there at every step; "
+        "elements and tensors clipped on their own turn it."
+    )
+    return [
+        curves(
+            "The angle between the gradient and what clipping made of it",
+            see,
+            lines,
+            y="angle in degrees",
+            log=False,
+            smooth=10,
+        )
+    ]
+
+
+def judge(runs: Sequence[Curves]) -> str:
+    """Which methods keep the direction, and how far the others bend it."""
+    clipped = [run for run in runs if turned(run)]
+    keeps = [run.arm.clip for run in clipped if max(turned(run)) < EXACT]
+    bends = [f"{run.arm.clip} ({typical(run)}, at most {largest(run)})" for run in clipped if max(turned(run)) >= EXACT]
+    said = [f"{listed(keeps)} keeps the direction of every step"] if keeps else []
+    said += [f"the median clipped step is bent by {listed(bends)}"] if bends else []
+    return f"Of the gradient's direction: {'; '.join(said)}." if said else "No step was clipped, so that none was bent."
+
+
+EXACT = 0.001
+"""Degrees; the rounding of single precision bends by less."""
+
+LAB = Lab(
+    name="directions",
+    title="Where a clipped step points",
+    about=(
+        f"An LSTM reads {LENGTH} numbers from N(0, 1) and must give their sum, with plain SGD and {BATCH} sequences a step. Each arm "
+        "clips in another way; the angle is that between the gradient before and after clipping, all parameters together."
+    ),
+    arms=(
+        Arm("LSTM", 0.1),
+        *(Arm("LSTM", 0.1, clip) for clip in ("global_norm:10.0", "tensor_norm:3.0", "value:1.0", "agc:0.1")),
+    ),
+    train=train,
+    steps=400,
+    score=squared_error,
+    score_name="squared error",
+    loss_name="squared error",
+    columns={"median angle": typical, "largest angle": largest},
+    pictures=pictures,
+    judge=judge,
+)

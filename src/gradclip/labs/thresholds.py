@@ -1,0 +1,117 @@
+"""Thresholds: too low, right, too high, and the rules that set one themselves.
+
+The character model of the lab ``charlm``, an RNN at learning rate 4, where clipping decides; only the method differs.
+
+What to look at:
+
+- the bowl: a threshold that is far too low stalls (every step is tiny), one that is far too high does nothing, and between
+  them there is a range of a decade or two in which any will do;
+- the adaptive rules, which know nothing of the task: those that look for spikes in the history of the norms let a step pass
+  that is as long as those before it, however long these were; one that looks at the weights and the learning rate does not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from gradclip.labs import charlm
+from gradclip.labs.lab import Arm, Curves, number
+from gradclip.labs.pictures import against, listed
+from gradclip.report.charts import COLOURS, MUTED, Chart, Line
+
+SWEEP = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
+RULES = ("trust:0.02", "autoclip", "zclip")
+
+# --- score ------------------------------------------------------------------------------------------------------------
+
+
+def threshold(run: Curves) -> float:
+    """The fixed threshold of an arm; NaN where it has none."""
+    name, _, number = run.arm.clip.partition(":")
+    return float(number) if run.arm.clips and name == "global_norm" and _is_number(number) else math.nan
+
+
+def _is_number(word: str) -> bool:
+    try:
+        return math.isfinite(float(word))
+    except ValueError:
+        return False
+
+
+def fixed(runs: Sequence[Curves]) -> list[Curves]:
+    """The arms with a fixed threshold, from the lowest to the highest."""
+    return sorted((run for run in runs if math.isfinite(threshold(run))), key=threshold)
+
+
+def others(runs: Sequence[Curves]) -> list[Curves]:
+    """The arms without one: adaptive rules, and no clipping."""
+    return [run for run in runs if not math.isfinite(threshold(run))]
+
+
+# --- pictures and verdict ---------------------------------------------------------------------------------------------
+
+
+def pictures(runs: Sequence[Curves]) -> list[Chart]:
+    """The score over the threshold, with a level line for each method that has none."""
+    swept = fixed(runs)
+    if len(swept) < 2:
+        return []
+    places = [threshold(run) for run in swept]
+    bowl = Line("fixed threshold", [charlm.bits_per_character(run) for run in swept], COLOURS[0], steps=places)
+    levels = [_level(run, i, (places[0], places[-1])) for i, run in enumerate(others(runs))]
+    see = "The bowl is the fixed threshold: too low on its left, too high on its right. A level line is a method that has no threshold to set."
+    return [
+        against(
+            "The score by threshold", see, [bowl, *levels], x="threshold", y="bits per character", log_x=True, log=True
+        )
+    ]  # fmt: skip
+
+
+def _level(run: Curves, place: int, ends: tuple[float, float]) -> Line:
+    colour = COLOURS[1 + place % (len(COLOURS) - 1)] if run.arm.clips else MUTED
+    return Line(run.arm.method, [charlm.bits_per_character(run)] * 2, colour, dashed=True, steps=ends)
+
+
+def judge(runs: Sequence[Curves]) -> str:
+    """The best threshold, the ends of the sweep, and what the other methods reach."""
+    best = min(runs, key=_known)
+    said = [f"the best is {best.arm.method} with {_bits(best)} bits per character"]
+    swept = fixed(runs)
+    if len(swept) >= 2:
+        low, high = swept[0], swept[-1]
+        said.append(
+            f"the lowest threshold of the sweep, {threshold(low):g}, ends at {_bits(low)} and the highest, {threshold(high):g}, at {_bits(high)}"
+        )
+    rest = [f"{run.arm.how} {_bits(run)}" for run in others(runs) if run is not best]
+    return f"Of {len(runs)} ways to clip, {'; '.join(said)}" + (f"; {listed(rest)}." if rest else ".")
+
+
+def _known(run: Curves) -> float:
+    score = charlm.bits_per_character(run)
+    return math.inf if math.isnan(score) else score
+
+
+def _bits(run: Curves) -> str:
+    return number(charlm.bits_per_character(run))
+
+
+LAB = replace(
+    charlm.LAB,
+    name="thresholds",
+    title="Too low, right, too high: the threshold, and the rules that need none",
+    about=(
+        f"{charlm.LAB.about} Here an RNN at a learning rate of 4, where clipping decides, under a sweep of fixed thresholds and "
+        "under rules that set the threshold themselves."
+    ),
+    arms=(
+        Arm("RNN", 4.0),
+        *(Arm("RNN", 4.0, f"global_norm:{each}") for each in SWEEP),
+        *(Arm("RNN", 4.0, rule) for rule in RULES),
+    ),
+    steps=300,
+    pictures=pictures,
+    judge=judge,
+    detailed=lambda arm: arm.clip in ("global_norm:0.001", "global_norm:0.1", "global_norm:100.0", "trust:0.02"),
+)

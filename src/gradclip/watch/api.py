@@ -1,0 +1,152 @@
+"""Record a training run from code."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gradclip.record.writer import RunWriter
+from gradclip.watch.patches import Patches
+from gradclip.watch.recorder import Recorder
+from gradclip.watch.session import Session
+
+__all__ = ["Recording", "record"]
+
+_running: Recording | None = None
+_lock = threading.Lock()
+
+
+class Recording:
+    """A run that is being recorded, until :meth:`close`; see :func:`record`."""
+
+    def __init__(self, session: Session, writer: RunWriter) -> None:
+        self._session, self._writer = session, writer
+        self._patches = Patches(session, None, writer_warning)
+        self._open = True
+        atexit.register(self.close)
+
+    @property
+    def path(self) -> Path:
+        """The run file."""
+        return self._writer.path
+
+    @property
+    def steps(self) -> int:
+        """How many steps have been handed to the file so far."""
+        return self._session.recorder.totals.steps
+
+    def close(self, status: str = "finished") -> None:
+        """Put PyTorch's functions back and write the rest; a second call does nothing.
+
+        Args:
+            status: how the training ended: ``finished``, ``crashed`` or ``interrupted``.
+        """
+        global _running  # noqa: PLW0603 (there is one PyTorch to watch)
+        if not self._open:
+            return
+        self._open = False
+        atexit.unregister(self.close)
+        self._patches.remove()
+        with _lock:
+            if _running is self:
+                _running = None
+        self._session.close(status)
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        ended = "finished" if kind is None else "interrupted" if issubclass(kind, KeyboardInterrupt) else "crashed"
+        self.close(ended)
+
+    def __repr__(self) -> str:
+        return f"Recording({str(self.path)!r}, {'recording' if self._open else 'closed'})"
+
+
+def record(
+    model: nn.Module | None = None,
+    optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None = None,
+    *,
+    out: str | os.PathLike[str] = "runs",
+    every: int = 1,
+    title: str | None = None,
+) -> Recording:
+    """Record what the gradients do from here on, into a new run file.
+
+    A context manager, or an object to ``close()``. The training loop stays as it is, and its numbers too: losses, gradient
+    norms before and after clipping, thresholds and learning rates are seen where PyTorch computes them.
+
+    Args:
+        model: gives the tensors their names; without it they are found among the living modules.
+        optimizer: record the steps of this optimizer (or of these) alone; of all by default.
+        out: the folder for the run file.
+        every: keep the norms of single tensors at every n-th step.
+        title: what the report is called; the script's name by default.
+
+    Returns:
+        The recording; ``path`` is its file.
+
+    Raises:
+        RuntimeError: one recording is already running in this process.
+        TypeError: not a module, or not an optimizer.
+        ValueError: ``every`` is less than 1.
+
+    >>> import tempfile
+    >>> from gradclip.record import Run
+    >>> model = torch.nn.Linear(2, 1, bias=False)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> with record(model, optimizer, out=folder.name) as recording:
+    ...     model(torch.tensor([[3.0, 4.0]])).sum().backward()
+    ...     optimizer.step()
+    >>> with Run.open(recording.path) as run:
+    ...     run.steps().norm, run.tensors[0].name
+    (array([5.]), 'weight')
+    >>> folder.cleanup()
+    """
+    global _running  # noqa: PLW0603
+    optimizers = _checked(model, optimizer, every)
+    with _lock:
+        if _running is not None:
+            raise RuntimeError(f"{_running.path} is being recorded already: close() it first, there is one PyTorch to watch")
+        name = title or Path(sys.argv[0] if sys.argv else "").name or "python"
+        meta = {"title": name, "clip": None, "framework": f"torch {torch.__version__}", "every": every}
+        writer = RunWriter.create(out, meta, on_failure=writer_warning)
+        names = {} if model is None else {id(p): name for name, p in model.named_parameters()}
+        session = Session(Recorder(writer), every, optimizers, names)
+        for living in [] if optimizers else _living_optimizers(names):
+            session.optimizer_found(living)
+        _running = Recording(session, writer)
+        return _running
+
+
+def writer_warning(sentence: str) -> None:
+    """Say on standard error what went wrong; training goes on."""
+    print(f"gradclip: {sentence}", file=sys.stderr, flush=True)
+
+
+def _checked(model: Any, optimizer: Any, every: int) -> Sequence[torch.optim.Optimizer]:
+    if model is not None and not isinstance(model, nn.Module):
+        raise TypeError(f"record takes a model first, a torch.nn.Module, not {type(model).__name__}; an optimizer comes second")
+    optimizers = () if optimizer is None else tuple(optimizer) if isinstance(optimizer, (list, tuple)) else (optimizer,)
+    for one in optimizers:
+        if not isinstance(one, torch.optim.Optimizer):
+            raise TypeError(f"optimizer must be a torch.optim optimizer, or a list of them, not {type(one).__name__}")
+    if every < 1:
+        raise ValueError(f"every is a number of steps of at least 1, not {every}")
+    return optimizers
+
+
+def _living_optimizers(names: dict[int, str]) -> list[torch.optim.Optimizer]:
+    """The optimizers that were made before; with a model, those that own any of its parameters."""
+    found = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.optim.Optimizer)]
+    return [one for one in found if not names or any(id(p) in names for group in one.param_groups for p in group["params"])]

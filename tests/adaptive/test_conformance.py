@@ -1,0 +1,172 @@
+"""Each rule on real parameters, through what a user calls, does what the specification says, step after step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import gradclip as gc
+from gradclip import reference, reference_rules
+from gradclip.thresholds import Constant
+from gradclip.torch.targets import resolve
+from tests.support import assert_matches, numpy_of, present
+
+SPELLINGS = [
+    "zclip:1.5,0.9,5", "zclip:1.5,0.9,5,cap=2", "zclip:1.5,0.9,5,exclude=*.bias", "adagc:1.1,0.9,5,3",
+    "adagc:1.1,0.9,5,3,exclude=gain", "aggc:1.2,0.5,0.9,patterns=*", "aggc:1.2,0.9,0.9,patterns=encoder.*|*", "spam:2,0.9,3",
+    "spam:2,0.9,3,exclude=conv.*", "norm_growth:1.05", "norm_growth:1.05,0.5", "autoclip:50", "quantile:0.5,10",
+    "quantile:0.7,10,per_tensor=true", "skip_step:1.5,10,4",
+]  # fmt: skip
+SHAPES = {"encoder.weight": (6, 5), "encoder.bias": (6,), "conv.weight": (4, 3, 2, 2), "gain": (), "empty": (0, 3)}
+EXACT = {torch.float64: 1e-11, torch.float32: 1e-6, torch.bfloat16: 1.3e-2}
+
+
+def made(dtype: torch.dtype) -> dict[str, nn.Parameter]:
+    return {name: nn.Parameter(torch.randn(shape, dtype=dtype)) for name, shape in SHAPES.items()}
+
+
+def give_gradients(parameters: dict[str, nn.Parameter], step: int) -> None:
+    """Norms that jump about, a spike now and then, a parameter without a gradient in every third step, a step of zeros."""
+    size = float(torch.randn(()).mul(0.4).exp()) * (30 if step % 11 == 10 else 1) * (step != 7)
+    for i, (name, parameter) in enumerate(parameters.items()):
+        there = i != step % 3 or name == "conv.weight"
+        parameter.grad = torch.randn_like(parameter.detach()) * size if there else None
+
+
+class Specification:
+    """What the reference says of the next step, given all steps before."""
+
+    def __init__(self, clipping: gc.Clipping, parameters: dict[str, nn.Parameter]) -> None:
+        self.clipping, self.entries = clipping, resolve(parameters).entries
+        self.history: list[list[float]] = []
+
+    def step(self, parameters: dict[str, nn.Parameter]) -> reference.Reference:
+        grads = [np.zeros(p.shape) if p.grad is None else numpy_of(p.grad) for p in parameters.values()]
+        measured = gc.Clipping(self.clipping.scope, self.clipping.norm, Constant(np.inf))
+        self.history.append(reference.clip(measured, grads, entries=self.entries).block_norms)
+        limits = reference_rules.limits(self.clipping.threshold, np.array(self.history))[-1]
+        limits = np.where(np.isnan(limits), np.inf, limits)
+        return reference.clip(self.clipping, grads, entries=self.entries, limits=list(limits))
+
+
+def assert_step(parameters: dict[str, nn.Parameter], there: list[str], want: reference.Reference, least: float) -> None:
+    """What had a gradient has the specified one; what was dropped has none, where the specification says 0."""
+    grads = dict(zip(parameters, want.grads, strict=True))
+    kept = [name for name in there if parameters[name].grad is not None]
+    assert_matches({name: parameters[name] for name in kept}, replace(want, grads=[grads[name] for name in kept]), least)
+    assert not any(grads[name].any() for name in grads if name not in kept)
+    assert len(kept) == len(there) or 0.0 in want.factors
+
+
+@pytest.mark.parametrize("dtype", EXACT, ids=str)
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_clipper_follows_the_specification(spelling, dtype):
+    parameters = made(dtype)
+    clipping = gc.parse(spelling)
+    clipper, specification = gc.Clipper(parameters, clipping), Specification(clipping, parameters)
+    percentile = 0.0101 if spelling.startswith("autoclip") else 0.0
+    clipped = 0
+    for step in range(25):
+        give_gradients(parameters, step)
+        there = [name for name, p in parameters.items() if p.grad is not None]
+        want = specification.step(parameters)
+        result = clipper.clip_()
+        assert_step(parameters, there, want, EXACT[dtype] + percentile)
+        clipped += bool(result.clipped)
+    assert 1 <= clipped < 25 or "cap" in spelling or "spam" in spelling
+
+
+def test_attached_it_does_the_same():
+    parameters = made(torch.float32)
+    optimizer = torch.optim.SGD([{"params": [*parameters.items()][:2]}, {"params": [*parameters.items()][2:]}], lr=0.0)
+    handle = gc.attach(optimizer, "aggc:1.2,0.5,0.9", parameters=parameters)
+    specification = Specification(handle.clipper.clipping, parameters)
+    specification.entries = resolve(parameters, optimizer).entries
+    for step in range(25):
+        give_gradients(parameters, step)
+        there = [name for name, p in parameters.items() if p.grad is not None]
+        want = specification.step(parameters)
+        optimizer.step()
+        assert_step(parameters, there, want, 1e-6)
+    assert handle.result is not None
+    assert handle.result.limits.shape == (2,)
+    handle.detach()
+
+
+class TestTrust:
+    """``trust`` sees each param group's learning rate; a block that mixes several has the largest."""
+
+    LRS = (0.1, 2.0)
+
+    def optimizer(self, parameters: dict[str, nn.Parameter]) -> torch.optim.Optimizer:
+        pairs = list(parameters.items())
+        return torch.optim.SGD([{"params": pairs[:2], "lr": self.LRS[0]}, {"params": pairs[2:], "lr": self.LRS[1]}], lr=1)
+
+    @pytest.mark.parametrize("dtype", EXACT, ids=str)
+    @pytest.mark.parametrize("spelling", ["trust:0.02", "trust:0.3", "trust:0.05,per_tensor=true", "trust:0.05,exclude=gain"])
+    def test_it_follows_the_specification(self, spelling, dtype):
+        parameters = made(dtype)
+        optimizer = self.optimizer(parameters)
+        handle = gc.attach(optimizer, spelling, parameters=parameters)
+        for step in range(8):
+            give_gradients(parameters, step)
+            rates = [self.LRS[entry.group or 0] for entry in resolve(parameters, optimizer).entries]
+            there = {name: p for name, p in parameters.items() if p.grad is not None}
+            lrs = [lr for lr, p in zip(rates, parameters.values(), strict=True) if p.grad is not None]
+            grads, weights = ([numpy_of(t) for t in ts] for ts in ([p.grad for p in there.values()], there.values()))
+            want = reference.clip(handle.clipper.clipping, grads, weights, entries=present(there)[0], lrs=lrs)
+            optimizer.step()
+            assert_matches(there, want, EXACT[dtype])
+        handle.detach()
+
+    def test_no_step_is_longer_than_a_share_of_the_weights(self):
+        parameters = {"a": nn.Parameter(torch.full((4,), 3.0)), "b": nn.Parameter(torch.full((9,), 2.0))}
+        optimizer = self.optimizer(parameters | {"c": nn.Parameter(torch.ones(5))})
+        handle = gc.attach(optimizer, "trust:0.1", parameters=parameters)
+        for _ in range(20):
+            before = torch.cat([p.detach().clone() for p in parameters.values()])
+            for p in parameters.values():
+                p.grad = torch.randn_like(p) * 1e3
+            optimizer.step()
+            after = torch.cat([p.detach() for p in parameters.values()])
+            assert (after - before).norm() <= 0.1 * before.norm() * (1 + 1e-5)
+        handle.detach()
+
+    def test_the_learning_rate_is_the_one_of_now(self):
+        weight = nn.Parameter(torch.tensor([3.0, 4.0]))
+        optimizer = torch.optim.SGD([weight], lr=1.0)
+        handle = gc.attach(optimizer, "trust:0.1")
+        for lr in (1.0, 0.25, 0.0):
+            optimizer.param_groups[0]["lr"] = lr
+            weight.grad, weight.data = torch.tensor([30.0, 40.0]), torch.tensor([3.0, 4.0])
+            optimizer.step()
+            assert float(weight.grad.norm()) == pytest.approx(0.5 / lr if lr else 50.0)
+        handle.detach()
+
+    def test_weights_of_zero_can_move(self):
+        weight = nn.Parameter(torch.zeros(2))
+        optimizer = torch.optim.SGD([weight], lr=1.0)
+        weight.grad = torch.tensor([3.0, 4.0])
+        with gc.attach(optimizer, "trust:0.1,floor=0.01"):
+            optimizer.step()
+        assert float(weight.detach().norm()) == pytest.approx(0.001)
+
+    def test_without_an_optimizer_it_says_so_before_anything_is_touched(self):
+        parameters = made(torch.float32)
+        give_gradients(parameters, 0)
+        before = {name: None if p.grad is None else p.grad.clone() for name, p in parameters.items()}
+        with pytest.raises(gc.TargetError, match=r"trust:0.02 needs the learning rate: use gradclip.attach"):
+            gc.clip_(parameters, gc.trust())
+        with pytest.raises(gc.TargetError, match="needs the learning rate"):
+            gc.Clipper(parameters, gc.trust())
+        grads = [p.grad for p in parameters.values() if p.grad is not None]
+        with pytest.raises(gc.TargetError, match="needs"):
+            gc.clip(grads, gc.trust())
+        assert all(
+            p.grad is None if was is None else torch.equal(p.grad, was)
+            for p, was in zip(parameters.values(), before.values(), strict=True)
+        )

@@ -1,0 +1,214 @@
+"""What a rule remembers: never a NaN, bounded, and taken up again bit for bit."""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import gradclip as gc
+from gradclip import adaptive
+
+SPELLINGS = [
+    "zclip:1.5,0.9,5", "adagc:1.1,0.9,5,3", "aggc:1.2,0.5,0.9,patterns=*", "spam:2,0.9,3", "norm_growth:1.05",
+    "autoclip:50", "quantile:0.5,10", "quantile:0.5,10,per_tensor=true", "skip_step:1.5,10,4",
+]  # fmt: skip
+STEPS = 20
+
+
+def made() -> dict[str, nn.Parameter]:
+    torch.manual_seed(0)
+    return {"a": nn.Parameter(torch.randn(3, 2)), "b": nn.Parameter(torch.randn(4)), "c": nn.Parameter(torch.randn(2))}
+
+
+def gradients(seed: int = 0) -> list[list[torch.Tensor | None]]:
+    """The gradients of a run: a spike in every seventh step, the last parameter's missing in every third."""
+    generator = torch.Generator().manual_seed(seed)
+    size = torch.randn(STEPS, generator=generator).mul(0.5).exp()
+    size[6::7] *= 50
+    draw = [[torch.randn(p.shape, generator=generator) * s for p in made().values()] for s in size]
+    return [[*grads[:2], None if step % 3 == 2 else grads[2]] for step, grads in enumerate(draw)]
+
+
+def take(clipper: gc.Clipper, grads: list[torch.Tensor | None]) -> list[torch.Tensor | None]:
+    """One step; return what became of the gradients."""
+    for parameter, grad in zip(clipper.parameters, grads, strict=True):
+        parameter.grad = None if grad is None else grad.clone()
+    clipper.clip_()
+    return [p.grad for p in clipper.parameters]
+
+
+def same(one: list[torch.Tensor | None], other: list[torch.Tensor | None]) -> bool:
+    return all(
+        (a is None and b is None) or (a is not None and b is not None and torch.equal(a, b))
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def same_state(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(
+        torch.equal(v, other[k]) if isinstance(v, torch.Tensor) else v == other[k] for k, v in one.items()
+    )
+
+
+def history(clipper: gc.Clipper) -> dict:
+    return {key: value for key, value in clipper.state_dict().items() if isinstance(value, torch.Tensor)}
+
+
+def through_a_file(state: dict) -> dict:
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+@settings(max_examples=25)
+@given(st.sampled_from(SPELLINGS), st.integers(0, STEPS - 1), st.integers(0, 3))
+def test_resumed_bit_for_bit_at_any_step(spelling, stop, seed):
+    run = gradients(seed)
+    whole, first = gc.Clipper(made(), spelling), gc.Clipper(made(), spelling)
+    want = [take(whole, grads) for grads in run]
+    for grads in run[:stop]:
+        take(first, grads)
+    second = gc.Clipper(made(), spelling)
+    second.load_state_dict(through_a_file(first.state_dict()))
+    assert all(same(take(second, grads), w) for grads, w in zip(run[stop:], want[stop:], strict=True))
+    assert same_state(second.state_dict(), whole.state_dict())
+
+
+@pytest.mark.filterwarnings("ignore:gradclip skipped a step")
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("policy", ["skip", "propagate", "raise"])
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_non_finite_step_never_enters_the_history(spelling, policy, bad):
+    """Neither as the first step nor later; what follows is as if it had not been."""
+    run = gradients()
+    poisoned = [grad if grad is None else torch.full_like(grad, bad) for grad in run[0]]
+    half = [run[1][0], torch.tensor([1.0, bad, 1.0, 1.0]), None]
+    clean = gc.Clipper(made(), f"{spelling},nonfinite={policy}")
+    dirty = gc.Clipper(made(), f"{spelling},nonfinite={policy}")
+    for step, grads in enumerate(run):
+        if step in (0, 1, 9):
+            for wrong in (poisoned, half):
+                before = history(dirty)
+                if policy == "raise":
+                    with pytest.raises(gc.NonFiniteGradientError):
+                        take(dirty, wrong)
+                else:
+                    take(dirty, wrong)
+                assert same_state(history(dirty), before)
+        assert same(take(clean, grads), take(dirty, grads))
+    assert same_state(history(clean), history(dirty))
+    assert all(torch.isfinite(v[v < torch.inf]).all() and not v.isnan().any() for v in history(dirty).values())
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_under_zero_the_rest_of_the_step_is_remembered(spelling):
+    run = gradients()
+    clean, dirty = gc.Clipper(made(), f"{spelling},nonfinite=zero"), gc.Clipper(made(), f"{spelling},nonfinite=zero")
+    for step, grads in enumerate(run):
+        zeroed, wrong = [copy.copy(grads) for _ in range(2)]
+        if step in (0, 9):
+            zeroed[1], wrong[1] = torch.tensor([1.0, 0.0, 2.0, 3.0]), torch.tensor([1.0, float("nan"), 2.0, 3.0])
+        assert same(take(clean, zeroed), take(dirty, wrong))
+    assert same_state(history(clean), history(dirty))
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_the_state_does_not_grow(spelling):
+    clipper = gc.Clipper(made(), spelling)
+    sizes = []
+    for grads in gradients():
+        take(clipper, grads)
+        sizes.append({key: value.shape for key, value in history(clipper).items()})
+    assert all(size == sizes[0] for size in sizes)
+    assert sizes[0]
+
+
+def bigger() -> dict[str, nn.Parameter]:
+    return made() | {"d": nn.Parameter(torch.ones(2))}
+
+
+REFUSED = {
+    "another recipe": (lambda s: s | {"recipe": "zclip:3.0"}, "belongs to zclip:3.0, not to adagc"),
+    "another version": (lambda s: s | {"version": 99}, "version 99, this gradclip reads"),
+    "an incomplete one": (lambda s: {k: v for k, v in s.items() if k != "step"}, "'step' missing"),
+    "half a history": (lambda s: {k: v for k, v in s.items() if k != "threshold.ema"}, "was the model changed"),
+    "another shape": (lambda s: s | {"threshold.ema": torch.ones(7)}, "was the model changed"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_state_of_something_else_is_refused_whole(case):
+    change, message = REFUSED[case]
+    clipper, other = gc.Clipper(made(), "adagc:1.1"), gc.Clipper(made(), "adagc:1.1")
+    for grads in gradients()[:5]:
+        take(clipper, grads)
+    take(other, gradients()[3])
+    before = other.state_dict()
+    with pytest.raises(gc.StateError, match=message) as error:
+        other.load_state_dict(change(clipper.state_dict()))
+    assert "\n" not in str(error.value)
+    assert same_state(other.state_dict(), before)
+
+
+def test_a_state_of_another_model_is_refused():
+    clipper, other = gc.Clipper(made(), "adagc"), gc.Clipper(bigger(), "adagc")
+    take(clipper, gradients()[0])
+    with pytest.raises(gc.StateError, match="was the model changed"):
+        other.load_state_dict(clipper.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: adaptive.Percentile(0), "between 0 and 100"),
+        (lambda: adaptive.Percentile(101), "between 0 and 100"),
+        (lambda: adaptive.Quantile(1.5), "between 0 and 1"),
+        (lambda: adaptive.Quantile(0.5, 0), "whole number >= 1"),
+        (lambda: adaptive.Quantile(0.5, 2.5), "whole number >= 1"),
+        (lambda: adaptive.Outlier(window=1), "whole number >= 2"),
+        (lambda: adaptive.Outlier(window=10, after=20), "its window holds 10"),
+        (lambda: adaptive.Outlier(-1.0), "must be > 0"),
+        (lambda: adaptive.ZScore(alpha=1.0), "between 0 and 1"),
+        (lambda: adaptive.ZScore(z=0), "must be > 0"),
+        (lambda: adaptive.ZScore(warmup=1), "whole number >= 2"),
+        (lambda: adaptive.EmaRatio(beta=1.0), "between 0 and 1"),
+        (lambda: adaptive.EmaRatio(warmup=0), "whole number >= 1"),
+        (lambda: adaptive.EmaRatio(warmup=True), "whole number >= 1"),
+        (lambda: adaptive.EmaRatio(floor=0), "must be > 0"),
+        (lambda: adaptive.Ema(0.9), ">= 1"),
+        (lambda: adaptive.Growth(0.99), ">= 1"),
+        (lambda: adaptive.Growth(floor=1), "between 0 and 1"),
+        (lambda: adaptive.SecondMoment(beta=float("nan")), "not NaN"),
+        (lambda: adaptive.Trust(-0.1), "must be > 0"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_when_built(build, message):
+    with pytest.raises(ValueError, match=message) as error:
+        build()
+    assert "\n" not in str(error.value)
+
+
+def test_least_takes_thresholds_only():
+    with pytest.raises(TypeError, match="not of float"):
+        adaptive.Least(adaptive.Growth(), 1.0)
+
+
+def test_a_rule_that_learns_needs_a_place_to_learn_in():
+    with pytest.raises(ValueError, match=r"use gradclip\.Clipper"):
+        gc.clip_(made(), gc.zclip())
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_nothing_to_clip_is_no_error(spelling):
+    clipper = gc.Clipper([], spelling)
+    clipper.clip_()
+    clipper.load_state_dict(clipper.state_dict())
+    frozen = gc.Clipper(made(), spelling)
+    assert not bool(frozen.clip_().clipped)
