@@ -149,6 +149,7 @@ def test_a_spike_among_equal_norms_is_one(rule):
     assert (limits[301:] >= 0.1).all()
 
 
+@settings(max_examples=30)
 @given(
     st.integers(-100, 100), st.sampled_from([r for r in PER_BLOCK if not isinstance(r, adaptive.Percentile) and r != RULES[1]])
 )
@@ -189,6 +190,12 @@ def test_zclip_takes_a_lasting_rise_for_a_spike():
     assert limits[-1] < 1.2
     for rule in (adaptive.Quantile(0.9, 100), adaptive.Outlier(), adaptive.Ema(), adaptive.Typical()):
         assert run_numpy(rule, norms)[-1] > 2.9
+
+
+def test_a_run_of_spikes_raises_a_median_only_by_its_factor():
+    """In half a window; fed with raw norms it would be at 4000 by then."""
+    norms = np.concatenate([np.ones(100), np.full(80, 1000.0)])[:, None]
+    assert 4 < run_numpy(adaptive.Typical(), norms)[-1] <= 16
 
 
 def test_least_is_the_smaller_and_each_keeps_its_own_history():

@@ -118,11 +118,14 @@ class Clipper:
                 f"the state belongs to {state['recipe']}, not to {self.clipping}: build the clipper with that recipe"
             )
         history = {k.removeprefix(_HISTORY): v for k, v in state.items() if k.startswith(_HISTORY)}
+        if not all(isinstance(value, Tensor) for value in history.values()):
+            raise StateError("the state's arrays are not tensors: was it saved by another program?")
         shapes = {key: tuple(value.shape) for key, value in history.items()}
         expected = {key: tuple(value.shape) for key, value in self._expected_history().items()}
         if history and shapes != expected:
             raise StateError(f"the state has the arrays {shapes}, but these parameters need {expected}: was the model changed?")
-        self._history = {key: value.clone() for key, value in history.items()}
+        device = next((p.device for p in self.parameters), torch.device("cpu"))
+        self._history = {key: value.to(device, copy=True) for key, value in history.items()}
         self.step, self.skipped = int(state["step"]), int(state["skipped"])
         self.skipped_in_a_row = int(state["skipped_in_a_row"])
 

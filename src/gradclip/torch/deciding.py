@@ -127,9 +127,11 @@ def _weight_norms(step: Step) -> Tensor | None:
 
 
 def _learning_rates(step: Step) -> Tensor | None:
-    """The largest learning rate in each block."""
+    """The largest learning rate in each block, of the parameters that have a gradient."""
     if not step.plan.clipping.threshold.needs_lr:
         return None
     if step.known.lrs is None:
         raise TargetError(f"{step.plan.clipping} needs the learning rate: use gradclip.attach(optimizer, ...)")
-    return step.plan.largest(torch.tensor(step.known.lrs, dtype=torch.float64, device=step.device))
+    pairs = zip(step.known.lrs, values_of(step.payloads), strict=True)
+    moving = [0.0 if values is None else lr for lr, values in pairs]
+    return step.plan.largest(torch.tensor(moving, dtype=torch.float64, device=step.device))
