@@ -4,10 +4,10 @@ A recipe's parameters are named like the axis fields they set; that is what lets
 without knowing it.
 """
 
-from gradclip.recipes.automatic import auto
 from gradclip.recipes.fixed import agc, block_rms, global_norm, group_norm, normalise, tensor_norm, value
 from gradclip.recipes.learning import adagc, aggc, autoclip, norm_growth, quantile, skip_step, spam, trust, zclip
 from gradclip.recipes.registry import RECIPES, Recipe
+from gradclip.recipes.untuned import auto
 
 __all__ = [
     "RECIPES", "Recipe",

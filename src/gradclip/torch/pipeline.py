@@ -45,7 +45,7 @@ def run(plan: Plan, grads: Sequence[Tensor | None], put: Put, known: Known) -> t
     if host is None:
         finite = decision.cells.isfinite().all()
         if isinstance(plan.clipping.nonfinite, Propagate) and step.device.type != "cpu":
-            before = known.state or plan.clipping.threshold.init(decision.factors * 0)
+            before = known.state or plan.clipping.threshold.init(torch.zeros_like(decision.factors))
             kept = {key: torch.where(finite, new, before.get(key, new)) for key, new in decision.state.items()}
             return _result(step, decision, apply(step, decision, None), finite), kept
         is_finite, *host = torch.cat([finite.to(decision.cells.dtype).reshape(1), decision.asked(plan)]).tolist()
