@@ -7,6 +7,7 @@ import io
 import os
 import pty
 import re
+import select
 import struct
 import termios
 import time
@@ -32,9 +33,10 @@ def terminal(monkeypatch):
 
 def shown(far, until):
     """Read what the terminal was sent, until it matches."""
-    text, end = "", time.monotonic() + 20
+    text, end = "", time.monotonic() + 10
     while not re.search(until, text) and time.monotonic() < end:
-        text += os.read(far, 65536).decode()
+        if select.select([far], [], [], 0.1)[0]:
+            text += os.read(far, 65536).decode()
     assert re.search(until, text), repr(text)
     return text
 

@@ -79,8 +79,8 @@ def longest(curves: Curves) -> float:
 def pictures(runs: Sequence[Curves]) -> list[Chart]:
     """The map with the path of each arm, whole and close to the wall."""
     whole = (
-        "Each path starts at (5.2, −2.6) and ends at its large dot. Dark is a low loss, and where light meets dark is the wall: "
-        "a long straight line is a single step, thrown by it."
+        "Each path starts at (5.2, −2.6) and ends at its large dot. Dark is a low loss, and where light meets dark is the "
+        "wall: a long straight line is a single step, thrown by it."
     )
     near = "The same from near: each touch of the wall sends the weights up, by a small step or out of the picture."
     return [_map("The cliff", whole, runs, (4.0, 9.0), (-4.0, 4.0)), _map("At the wall", near, runs, (4.3, 5.4), (-3.0, -2.0))]
@@ -113,9 +113,9 @@ LAB = Lab(
     name="cliff",
     title="The cliff, and the step that clipping stops",
     about=(
-        f"One recurrent unit, x ← w · sigmoid(x) + b, runs for {REPEATS} steps from 0.5 and should end at sigmoid(x) = {TARGET}. "
-        "Two weights make a loss that can be drawn, with every step of gradient descent on it (Pascanu et al. 2013, figure 6). "
-        "Nothing is random here: every seed gives the same picture."
+        f"One recurrent unit, x ← w · sigmoid(x) + b, runs for {REPEATS} steps from 0.5 and should end at sigmoid(x) = "
+        f"{TARGET}. Two weights make a loss that can be drawn, with every step of gradient descent on it (Pascanu et al. 2013, "
+        "figure 6). Nothing is random here: every seed gives the same picture."
     ),
     arms=(Arm("unit", 0.05), Arm("unit", 0.05, "global_norm:1.0")),
     train=train,

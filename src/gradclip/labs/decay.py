@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor, nn
 
 from gradclip import clip_
-from gradclip.labs.lab import UNCLIPPED, Arm, Curves, Lab, last_mean, number
+from gradclip.labs.lab import Arm, Curves, Lab, last_mean, number
 from gradclip.labs.pictures import listed
 from gradclip.report.charts import COLOURS, Chart, Line, curves
 
@@ -47,11 +48,11 @@ def small() -> nn.Sequential:
 
 # --- the two ways -----------------------------------------------------------------------------------------------------
 
-WITH_L2: dict[str, Callable[[Parameters, float], torch.optim.Optimizer]] = {
-    "SGD": lambda parameters, lr: torch.optim.SGD(parameters, lr),
-    "Adam": lambda parameters, lr: torch.optim.Adam(parameters, lr),
+OPTIMIZERS: dict[str, Callable[[Parameters, float], torch.optim.Optimizer]] = {
+    "SGD": torch.optim.SGD,
+    "Adam": torch.optim.Adam,
 }
-"""The optimizer of the twin with L2: it knows nothing of it, for it is in the loss."""
+"""Without any decay of their own: both twins have the same one."""
 
 
 def penalty(model: nn.Module) -> Tensor:
@@ -76,7 +77,7 @@ def train(arm: Arm, steps: int, seed: int, curves: Curves) -> None:
     teacher = torch.randn(INPUTS, 1, generator=generator, dtype=torch.float64)
     one, other = small(), small()
     other.load_state_dict(one.state_dict())
-    optimizers = [WITH_L2[arm.model](twin.parameters(), arm.lr) for twin in (one, other)]
+    optimizers = [OPTIMIZERS[arm.model](twin.parameters(), arm.lr) for twin in (one, other)]
     for _ in range(steps):
         points, values = batch(teacher, generator)
         for optimizer in optimizers:
@@ -119,28 +120,35 @@ def pictures(runs: Sequence[Curves]) -> list[Chart]:
         for run in runs
     ]
     apart = (
-        "At the bottom is the last digit of double precision: under plain SGD the twins are the same. Under Adam, or as soon as "
-        "the gradient is clipped, they are not. Solid with clipping, dashed without."
+        "At the bottom is the last digit of double precision: under plain SGD the twins are the same. Under Adam, or as soon "
+        "as the gradient is clipped, they are not. Solid with clipping, dashed without."
     )
     drawn = [
         curves(
             "L2 in the loss against weight decay: how far apart the weights are", apart, lines, y="relative distance", log=True
         )
     ]
-    return [*drawn, *(_seen(run) for run in runs if run.arm.clips)]
+    return [*drawn, *(_lengths(run) for run in runs if run.arm.clips)]
 
 
 def _colour(run: Curves) -> str:
-    return COLOURS[list(WITH_L2).index(run.arm.model)]
+    return COLOURS[list(OPTIMIZERS).index(run.arm.model)]
 
 
-def _seen(run: Curves) -> Chart:
+SEE = {
+    "SGD": "Clipping cuts the pull of L2 together with the gradient, and leaves weight decay its full pull.",
+    "Adam": "Adam divides the pull of L2 by the gradient's size, clipped or not, and leaves weight decay as it is.",
+}
+
+
+def _lengths(run: Curves) -> Chart:
     lines = [
-        Line("L2 in the loss", run.also["weights"], COLOURS[0]),
-        Line("weight decay", run.also["weights of the twin"], COLOURS[1]),
+        Line("L2 in the loss", run.also["weights"], COLOURS[2]),
+        Line("weight decay", run.also["weights of the twin"], COLOURS[3]),
     ]
-    see = "Clipping cuts the pull of L2 together with the gradient, and lets weight decay pull in full: the weights differ in length."
-    return curves(f"Norm of the weights: {run.arm.name}", see, lines, y="norm of all weights", log=False)
+    shorter = min(lines, key=lambda line: line.values[-1]).name
+    see = f"{SEE[run.arm.model]} The weights end shorter with {shorter}."
+    return replace(curves(f"Norm of the weights: {run.arm.name}", see, lines, y="norm of all weights", log=False), wide=False)
 
 
 def judge(runs: Sequence[Curves]) -> str:
@@ -162,9 +170,9 @@ LAB = Lab(
     name="decay",
     title="L2 in the loss and weight decay, and what clipping sees of them",
     about=(
-        f"Twins of {HIDDEN} hidden units learn a wavy function of {INPUTS} numbers, in double precision: one with L2 of strength "
-        f"λ = {LAMBDA} in its loss, one whose weights shrink by β = α·λ at each step, where α is the learning rate. The loss below "
-        "is the squared error alone, without the penalty; the gradient norms are those of the twin with L2."
+        f"Twins of {HIDDEN} hidden units learn a wavy function of {INPUTS} numbers, in double precision: one with L2 of "
+        f"strength λ = {LAMBDA} in its loss, one whose weights shrink by β = α·λ at each step, where α is the learning rate. "
+        "The loss below is the squared error alone, without the penalty; the gradient norms are those of the twin with L2."
     ),
     arms=(
         Arm("SGD", 0.05), Arm("SGD", 0.05, "global_norm:0.3"),

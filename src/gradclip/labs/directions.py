@@ -115,9 +115,9 @@ def judge(runs: Sequence[Curves]) -> str:
     clipped = [run for run in runs if turned(run)]
     keeps = [run.arm.clip for run in clipped if max(turned(run)) < EXACT]
     bends = [f"{run.arm.clip} ({typical(run)}, at most {largest(run)})" for run in clipped if max(turned(run)) >= EXACT]
-    said = [f"{listed(keeps)} keeps the direction of every step"] if keeps else []
-    said += [f"the median clipped step is bent by {listed(bends)}"] if bends else []
-    return f"Of the gradient's direction: {'; '.join(said)}." if said else "No step was clipped, so that none was bent."
+    said = [f"is kept at every step by {listed(keeps)}"] if keeps else []
+    said += [f"is bent at the median clipped step by {listed(bends)}"] if bends else []
+    return f"The direction of the gradient {'; it '.join(said)}." if said else "No step was clipped, so that none was bent."
 
 
 EXACT = 0.001
@@ -127,8 +127,8 @@ LAB = Lab(
     name="directions",
     title="Where a clipped step points",
     about=(
-        f"An LSTM reads {LENGTH} numbers from N(0, 1) and must give their sum, with plain SGD and {BATCH} sequences a step. Each arm "
-        "clips in another way; the angle is that between the gradient before and after clipping, all parameters together."
+        f"An LSTM reads {LENGTH} numbers from N(0, 1) and must give their sum, with plain SGD and {BATCH} sequences a step. "
+        "Each arm clips in another way; the angle is that between the gradient before and after clipping, all parameters together."
     ),
     arms=(
         Arm("LSTM", 0.1),

@@ -9,7 +9,7 @@ What to look at:
 - without clipping one such step is enough: the loss is no number any more after a few hundred steps;
 - every method that clips survives; they differ in how much of the true gradient they let through. A low threshold for all
   together spends the step on the noise of one matrix; one for each tensor, or a higher one, keeps more of it;
-- how much the runs of one method differ: the net waits on a plateau (always answering 0 costs 1), and leaves it sooner or later.
+- how much the runs of one method differ: the net waits on a plateau (always answering 0 costs 1), and leaves it some day.
 """
 
 from __future__ import annotations
@@ -129,36 +129,37 @@ def _row(runs: Sequence[Curves]) -> tuple[str, ...]:
 
 
 def pictures(runs: Sequence[Curves]) -> list[Chart]:
-    """The validation error of every run."""
-    colours = {
-        method: MUTED if method == "no clipping" else COLOURS[(i - 1) % len(COLOURS)] for i, method in enumerate(grouped(runs))
-    }
+    """The validation error of every run, one name in the legend for each method."""
+    clipping = [method for method in grouped(runs) if method != "no clipping"]
+    colours = {"no clipping": MUTED, **{method: COLOURS[i % len(COLOURS)] for i, method in enumerate(clipping)}}
     lines = [
-        Line(_label(run), run.also["validation"], colours[run.arm.method], dashed=not run.arm.clips, marked=False)
+        Line(run.arm.method, run.also["validation"], colours[run.arm.method], dashed=not run.arm.clips, marked=False)
         for run in runs
     ]
-    see = "Always answering 0 costs 1: runs wait there, and fall when they have found the product. One colour for each method, a line for each run; without clipping the lines end early."
-    return [curves("Error on new points", see, lines, y="squared error", log=True)]
-
-
-def _label(run: Curves) -> str:
-    return f"{run.arm.method}, {run.arm.run}" if run.arm.run else run.arm.method
+    see = (
+        "Always answering 0 costs 1: runs wait there, and fall when they have found the product. One colour for each method, a "
+        "line for each run; without clipping the lines end early."
+    )
+    chart = curves("Error on new points", see, lines, y="squared error", log=True)
+    named: set[str] = set()
+    for trace in chart.figure["data"]:
+        trace["showlegend"] = trace["name"] not in named
+        named.add(trace["name"])
+    return [chart]
 
 
 def judge(runs: Sequence[Curves]) -> str:
     """Who diverged, and the mean error of the others."""
-    groups = grouped(runs)
-    lost = {method: [len(r.losses) for r in same if r.note] for method, same in groups.items()}
-    means = {method: fmean(map(error, same)) for method, same in groups.items() if not lost[method]}
-    said = [
-        f"{method} diverges in {len(at)} of {len(groups[method])} runs (at step {listed(list(map(str, at)))})"
-        for method, at in lost.items()
-        if at
-    ]
-    if means:
-        said.append(
-            f"the mean error is {listed([f'{number(mean)} with {method}' for method, mean in sorted(means.items(), key=lambda pair: pair[1])])}"
-        )
+    said, means = [], {}
+    for method, same in grouped(runs).items():
+        lost = [run for run in same if not math.isfinite(error(run))]
+        if lost:
+            at = listed([str(len(run.losses)) for run in lost])
+            said.append(f"{len(lost)} of {len(same)} runs diverge {lost[0].arm.how} (at step {at})")
+        else:
+            means[method] = fmean(map(error, same))
+    ranked = [f"{number(means[method])} with {method}" for method in sorted(means, key=means.__getitem__)]
+    said += [f"the mean error is {listed(ranked)}"] if ranked else []
     return f"Under heavy-tailed noise, {'; '.join(said)}."
 
 
@@ -166,9 +167,9 @@ LAB = Lab(
     name="heavy-noise",
     title="Heavy-tailed noise, where nothing but clipping lets SGD learn",
     about=(
-        f"A ReLU net of 3 × {WIDTH} units without biases learns the product of the first 3 of {INPUTS} numbers, with SGD at momentum "
-        f"{MOMENTUM} and {BATCH} points a step; at one step in ten, noise of rank one and of Pareto({TAIL}) length from {SCALE:g} up is "
-        f"added to every gradient matrix (arXiv 2605.11838). The error is that on {VALIDATION:,} other points; always answering 0 costs 1."
+        f"A ReLU net of 3 × {WIDTH} units without biases learns the product of the first 3 of {INPUTS} numbers, with SGD at "
+        f"momentum {MOMENTUM} and {BATCH} points a step; at one step in ten, noise of rank one and of Pareto({TAIL}) length "
+        f"from {SCALE:g} up is added to every gradient matrix (arXiv 2605.11838). The error is that on {VALIDATION:,} other points; always answering 0 costs 1."
     ),
     arms=tuple(
         Arm("net", 0.01, clip, run)

@@ -9,9 +9,9 @@ from importlib.metadata import version
 from statistics import median
 
 from gradclip import __version__
-from gradclip.labs.lab import Curves, Lab, number
+from gradclip.labs.lab import Arm, Curves, Lab, number
 from gradclip.labs.verdict import verdict
-from gradclip.report.charts import COLOURS, Chart, Line, curves, norms
+from gradclip.report.charts import COLOURS, MUTED, Chart, Line, curves, norms
 from gradclip.report.page import Page, Table
 
 __all__ = ["COLUMNS", "page", "summary"]
@@ -21,9 +21,10 @@ COLUMNS = ("arm", "{score}", "median norm", "largest norm", "largest after", "st
 
 def page(lab: Lab, runs: Sequence[Curves], *, command: str, seed: int) -> Page:
     """Lay out what the runs of a lab showed."""
+    each = "runs of one number" if any(run.arm.run for run in runs) else "every arm; one run each"
     facts = {
         "Again": command,
-        "Seed": f"{seed}, the same weights and batches for every arm; one run each",
+        "Seed": f"{seed}, the same weights and batches for {each}",
         "Versions": f"gradclip {__version__}, torch {version('torch')}, Python {platform.python_version()}",
     }
     return Page(
@@ -59,16 +60,30 @@ def _charts(lab: Lab, runs: Sequence[Curves]) -> list[Chart]:
 
 
 def _curves(lab: Lab, runs: Sequence[Curves]) -> list[Chart]:
+    colours = _colours(runs)
+    return [_losses(lab, runs, colours), *(_norms(run, runs, colours[run.arm]) for run in runs)]
+
+
+def _colours(runs: Sequence[Curves]) -> dict[Arm, str]:
+    """One for each setting; where one setting is clipped in several ways, one for each of them."""
     settings = list(dict.fromkeys(run.arm.setting for run in runs))
-    colours = {setting: COLOURS[i % len(COLOURS)] for i, setting in enumerate(settings)}
-    return [_losses(lab, runs, colours), *(_norms(run, runs, colours[run.arm.setting]) for run in runs)]
+    if _one_way(runs):
+        return {run.arm: COLOURS[settings.index(run.arm.setting) % len(COLOURS)] for run in runs}
+    clipped = [run.arm for run in runs if run.arm.clips]
+    return {run.arm: COLOURS[clipped.index(run.arm) % len(COLOURS)] if run.arm.clips else MUTED for run in runs}
 
 
-def _losses(lab: Lab, runs: Sequence[Curves], colours: dict[str, str]) -> Chart:
-    lines = [Line(run.arm.name, run.losses, colours[run.arm.setting], dashed=not run.arm.clips) for run in runs]
+def _one_way(runs: Sequence[Curves]) -> bool:
+    """Whether no setting has more than one arm that clips."""
+    return len({run.arm.setting for run in runs if run.arm.clips}) == sum(run.arm.clips for run in runs)
+
+
+def _losses(lab: Lab, runs: Sequence[Curves], colours: dict[Arm, str]) -> Chart:
+    lines = [Line(run.arm.name, run.losses, colours[run.arm], dashed=not run.arm.clips) for run in runs]
     window = max(1, max(len(run.losses) for run in runs) // 20)
+    each = "one colour for each setting" if _one_way(runs) else "one colour for each way to clip"
     see = (
-        "Solid with clipping, dashed without, one colour for each setting; lower is better. "
+        f"Solid with clipping, dashed without, {each}; lower is better. "
         f"The lines are means of {window} steps, the steps themselves stand behind them."
     )
     return curves("Loss", see, lines, y=lab.loss_name, smooth=window)

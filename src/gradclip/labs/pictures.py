@@ -33,7 +33,8 @@ def against(title: str, see: str, lines: Sequence[Line], *, x: str, y: str, log_
     for trace in chart.figure["data"]:
         if trace["mode"] == "lines":
             trace["mode"] = "lines+markers"
-    chart.figure["layout"]["xaxis"].update({"title": {"text": text(x)}, "type": "log" if log_x else "linear"})
+    axis = {"type": "log", "exponentformat": "power", "dtick": 1} if log_x else {"type": "linear"}
+    chart.figure["layout"]["xaxis"].update({"title": {"text": text(x)}, **axis})
     return replace(chart, numbers=_points(title, lines, x))
 
 
@@ -83,8 +84,8 @@ def _place(path: Path, at: int) -> str:
     return f"({path.x[at]:.3g}, {path.y[at]:.3g})"
 
 
-def _digits(values: Sequence[float]) -> list[float]:
-    return [round(value, 3) for value in values]
+def _digits(values: Sequence[float]) -> list[float | None]:
+    return [round(value, 3) if math.isfinite(value) else None for value in values]
 
 
 def middle(values: Sequence[float]) -> float:

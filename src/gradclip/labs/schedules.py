@@ -32,7 +32,7 @@ SCHEDULES: dict[str, Callable[[Optimizer, int], LRScheduler]] = {
     "step decay": lambda optimizer, steps: schedules.step(optimizer, [steps // 2, 3 * steps // 4], factor=0.3),
     "warm-up": lambda optimizer, steps: schedules.warmup(optimizer, steps // 4),
     "cyclic": lambda optimizer, steps: schedules.cyclic(optimizer, optimizer.param_groups[0]["lr"] / 10, steps // 8),
-    "cosine": lambda optimizer, steps: schedules.cosine(optimizer, steps),
+    "cosine": schedules.cosine,
     "warm-up + cosine": lambda optimizer, steps: schedules.warmup_cosine(optimizer, steps // 4, steps),
 }
 SHORTEST = 8
@@ -81,7 +81,7 @@ def pictures(runs: Sequence[Curves]) -> list[Chart]:
 
 SEE = {
     False: "All six, none clipped; means of 10 steps, on the axis of the picture beside it.",
-    True: "The same six, clipped: what stands here is what clipping found.",
+    True: "The same six, clipped at each step.",
 }
 
 
@@ -108,8 +108,8 @@ def judge(runs: Sequence[Curves]) -> str:
         return f"In bits per character, {end}."
     helped = sum(_ratio(pair) < 1 for pair in pairs)
     return (
-        f"Clipping lowers the bits per character of {helped} of {len(pairs)} schedules, most under {_change(pairs[0])} and least under "
-        f"{_change(pairs[-1])}; {end}."
+        f"Clipping lowers the bits per character of {helped} of {len(pairs)} schedules, most under {_change(pairs[0])} and "
+        f"least under {_change(pairs[-1])}; {end}."
     )
 
 
@@ -132,8 +132,8 @@ LAB = replace(
     name="schedules",
     title="Schedules of the learning rate, with and without clipping",
     about=(
-        f"{charlm.LAB.about} Here an LSTM at a highest learning rate of 20, under six schedules built with gradclip.schedules; the "
-        "warm-ups take a quarter of the steps."
+        f"{charlm.LAB.about} Here an LSTM at a highest learning rate of 20, under six schedules built with gradclip.schedules; "
+        "the warm-ups take a quarter of the steps."
     ),
     arms=tuple(Arm(name, 20.0, clip) for name in SCHEDULES for clip in (UNCLIPPED, "global_norm:0.25")),
     train=train,

@@ -61,10 +61,13 @@ def pictures(runs: Sequence[Curves]) -> list[Chart]:
     places = [threshold(run) for run in swept]
     bowl = Line("fixed threshold", [charlm.bits_per_character(run) for run in swept], COLOURS[0], steps=places)
     levels = [_level(run, i, (places[0], places[-1])) for i, run in enumerate(others(runs))]
-    see = "The bowl is the fixed threshold: too low on its left, too high on its right. A level line is a method that has no threshold to set."
+    see = (
+        "The bowl is the fixed threshold: too low on its left, too high on its right. A level line is a method that has no "
+        "threshold to set."
+    )
     return [
         against(
-            "The score by threshold", see, [bowl, *levels], x="threshold", y="bits per character", log_x=True, log=True
+            "The score by threshold", see, [bowl, *levels], x="threshold", y="bits per character", log_x=True
         )
     ]  # fmt: skip
 
@@ -76,16 +79,18 @@ def _level(run: Curves, place: int, ends: tuple[float, float]) -> Line:
 
 def judge(runs: Sequence[Curves]) -> str:
     """The best threshold, the ends of the sweep, and what the other methods reach."""
-    best = min(runs, key=_known)
-    said = [f"the best is {best.arm.method} with {_bits(best)} bits per character"]
-    swept = fixed(runs)
-    if len(swept) >= 2:
-        low, high = swept[0], swept[-1]
-        said.append(
-            f"the lowest threshold of the sweep, {threshold(low):g}, ends at {_bits(low)} and the highest, {threshold(high):g}, at {_bits(high)}"
-        )
-    rest = [f"{run.arm.how} {_bits(run)}" for run in others(runs) if run is not best]
-    return f"Of {len(runs)} ways to clip, {'; '.join(said)}" + (f"; {listed(rest)}." if rest else ".")
+    swept, rest = fixed(runs), others(runs)
+    said = []
+    if swept:
+        best, low, high = min(swept, key=_known), swept[0], swept[-1]
+        said.append(f"the best fixed threshold is {threshold(best):g} ({_bits(best)})")
+        said += [
+            f"{threshold(run):g} is too {word} ({_bits(run)})"
+            for run, word in ((low, "low"), (high, "high"))
+            if run is not best
+        ]
+    said += [f"{run.arm.how} it is {_bits(run)}" for run in rest]
+    return f"In bits per character, {listed(said)}."
 
 
 def _known(run: Curves) -> float:
@@ -102,8 +107,8 @@ LAB = replace(
     name="thresholds",
     title="Too low, right, too high: the threshold, and the rules that need none",
     about=(
-        f"{charlm.LAB.about} Here an RNN at a learning rate of 4, where clipping decides, under a sweep of fixed thresholds and "
-        "under rules that set the threshold themselves."
+        f"{charlm.LAB.about} Here an RNN at a learning rate of 4, where clipping decides, under a sweep of fixed thresholds "
+        "and under rules that set the threshold themselves."
     ),
     arms=(
         Arm("RNN", 4.0),

@@ -170,8 +170,8 @@ LAB = Lab(
     name="vanishing",
     title="The vanishing gradient, what mends it, and that clipping does not",
     about=(
-        f"{DEPTH} layers of {WIDTH} units sort points into {CLASSES} classes, with plain SGD and {BATCH} points a step. Each arm "
-        f"changes one thing about the net. The norms by layer are medians of the first {FIRST} steps."
+        f"{DEPTH} layers of {WIDTH} units sort points into {CLASSES} classes, with plain SGD and {BATCH} points a step. Each "
+        f"arm changes one thing about the net. The norms by layer are medians of the first {FIRST} steps."
     ),
     arms=(
         Arm("sigmoid", 0.1),
