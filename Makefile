@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check format wheel clean
+.PHONY: demo test check format wheel bench clean
 
 demo: .venv/.demo  ## an LSTM and an RNN on real text, with and without clipping
 	$(BIN)/gradclip lab charlm
@@ -15,6 +15,10 @@ check: .venv/.check  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+bench: .venv/.test  ## speed, and what watching costs: ratios measured side by side, with CSV
+	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/monitor.py
 
 format: .venv/.check
 	$(BIN)/ruff format .

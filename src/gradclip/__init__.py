@@ -45,28 +45,31 @@ from gradclip.thresholds import Bounds, Constant, Cosine, Linear, Relative, Sche
 
 if TYPE_CHECKING:
     from gradclip.torch import Attachment, Clipper, attach, clip, clip_, tensor_norms
+    from gradclip.watch.api import Recording, record
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "L1", "L2", "LINF", "RMS",
-    "Attachment", "Band", "Bounds", "ClipResult", "Clipper", "Clipping", "Constant", "Cosine", "Drop",
-    "GradclipError", "Hard", "Linear", "NonFiniteGradientError", "Norm", "Normalise", "PerElement", "PerGroup",
-    "PerTensor", "PerUnit", "Propagate", "Raise", "RecipeError", "Relative", "Schedule", "Skip", "Soft", "StateError",
-    "TargetError", "Whole", "Zero",
+    "L1", "L2", "LINF", "RMS", "Attachment", "Band", "Bounds", "ClipResult", "Clipper", "Clipping", "Constant",
+    "Cosine", "Drop", "GradclipError", "Hard", "Linear", "NonFiniteGradientError", "Norm", "Normalise",
+    "PerElement", "PerGroup", "PerTensor", "PerUnit", "Propagate", "Raise", "RecipeError", "Recording", "Relative",
+    "Schedule", "Skip", "Soft", "StateError", "TargetError", "Whole", "Zero",
     "adagc", "agc", "aggc", "attach", "auto", "autoclip", "block_rms", "clip", "clip_", "global_norm", "group_norm",
-    "norm_growth", "normalise", "parse", "quantile", "skip_step", "spam", "tensor_norm", "tensor_norms", "trust",
-    "value", "zclip",
+    "norm_growth", "normalise", "parse", "quantile", "record", "skip_step", "spam", "tensor_norm", "tensor_norms",
+    "trust", "value", "zclip",
 ]  # fmt: skip
 
-_TORCH_NAMES = ("Attachment", "Clipper", "attach", "clip", "clip_", "tensor_norms")
+_WITH_TORCH = {
+    **dict.fromkeys(("Attachment", "Clipper", "attach", "clip", "clip_", "tensor_norms"), "gradclip.torch"),
+    **dict.fromkeys(("Recording", "record"), "gradclip.watch.api"),
+}
 
 
 def __getattr__(name: str) -> Any:
     """Load what needs PyTorch when it is first asked for."""
-    if name not in _TORCH_NAMES:
+    if name not in _WITH_TORCH:
         raise AttributeError(f"module 'gradclip' has no attribute {name!r}")
-    found = getattr(import_module("gradclip.torch"), name)
+    found = getattr(import_module(_WITH_TORCH[name]), name)
     globals()[name] = found
     return found
 

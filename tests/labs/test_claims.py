@@ -119,9 +119,9 @@ class TestSchedules:
         assert 0.2 < rate["warm-up + cosine"][-1] < 0.3
 
     def test_a_warm_up_and_clipping_each_prevent_the_first_spike(self):
-        arms = [Arm(name, 20.0, clip) for name in ("constant", "warm-up") for clip in (UNCLIPPED, "global_norm:0.25")]
-        free, clipped, warm, both = (max(run.norms[:12]) for run in runs(schedules.LAB, arms, steps=48 // 4))
-        assert free > 2 * max(clipped, warm, both)
+        arms = [Arm("constant", 20.0), Arm("constant", 20.0, "global_norm:0.25"), Arm("warm-up", 20.0)]
+        free, clipped, warm = (max(run.norms[:10]) for run in runs(schedules.LAB, arms, steps=40))
+        assert free > 2 * max(clipped, warm)
 
 
 class TestDecay:

@@ -61,7 +61,7 @@ def test_the_seed_sets_the_weights_and_not_only_the_batches(random_lab, monkeypa
 def test_all_arms_of_a_model_start_from_the_same_weights_and_batches(lab):
     first = {}
     for run in runs(lab, steps=1):
-        assert first.setdefault((run.arm.model, run.arm.run), run.norms[0]) == run.norms[0]
+        assert first.setdefault((run.arm.model, run.arm.run), run.losses[0]) == run.losses[0]
 
 
 def test_norms_after_clipping_are_within_the_threshold(lab):

@@ -17,8 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,8 +40,7 @@ _PARTS = 4
 _workers: ThreadPoolExecutor | None = None
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """Tensors as the kernel sees them: pieces of memory, and the cells (tensors, or units of one) they belong to."""
 
     tensors: Sequence[Tensor | None]

@@ -26,7 +26,10 @@ Clip = Annotated[
 ]
 Lr = Annotated[float | None, typer.Option(help="Learning rate of every arm.", show_default="the lab's own")]
 Seed = Annotated[int, typer.Option(help="Of weights and batches; the same seed gives the same numbers.")]
-Out = Annotated[Path | None, typer.Option(help="The HTML page.", show_default="runs/lab-NAME.html")]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="The HTML page; the run file of each arm is written beside it.", show_default="runs/lab-NAME.html"),
+]
 Jobs = Annotated[int | None, typer.Option(help="Arms that run side by side.", show_default="one a core")]
 List = Annotated[bool, typer.Option("--list", help="List the labs and exit.")]
 
@@ -54,7 +57,7 @@ def lab(
     _check(steps, lr, seed, jobs)
     experiment = _load(name)
     page = writable(out or Path("runs") / f"lab-{name}.html")
-    runs = _run(experiment, steps or experiment.steps, clip, lr, seed, jobs)
+    runs = _run(experiment, steps or experiment.steps, clip, lr, seed, jobs, page.parent)
     _show(experiment, runs, page, seed, _command(name, steps=steps, clip=clip, lr=lr, seed=seed))
 
 
@@ -79,7 +82,9 @@ def _load(name: str) -> Lab:
         fail("the labs train with PyTorch, which is not installed: pip install 'gradclip[torch]'")
 
 
-def _run(experiment: Lab, steps: int, clip: str | None, lr: float | None, seed: int, jobs: int | None) -> list[Curves]:
+def _run(
+    experiment: Lab, steps: int, clip: str | None, lr: float | None, seed: int, jobs: int | None, folder: Path
+) -> list[Curves]:
     from gradclip.cli.progress import progress
     from gradclip.errors import GradclipError
     from gradclip.labs.runner import run_arms
@@ -87,7 +92,7 @@ def _run(experiment: Lab, steps: int, clip: str | None, lr: float | None, seed: 
     try:
         arms = experiment.arms_with(clip=clip, lr=lr)
         with progress(console(), [arm.name for arm in arms], steps) as report:
-            return run_arms(experiment, arms, steps=steps, seed=seed, jobs=jobs, report=report)
+            return run_arms(experiment, arms, steps=steps, seed=seed, jobs=jobs, report=report, out=folder)
     except (GradclipError, ValueError) as error:
         fail(f"--clip: {error}" if clip else str(error))
     except KeyboardInterrupt:

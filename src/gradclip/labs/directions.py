@@ -31,8 +31,9 @@ from gradclip.report.charts import COLOURS, MUTED, Chart, Line, curves
 
 
 def gradient(model: nn.Module) -> Tensor:
-    """All gradients in one vector of double precision."""
-    return torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None]).double()
+    """All gradients in one vector; 0 where there is none, which is what a step that was skipped leaves."""
+    parameters = list(model.parameters())
+    return torch.cat([(torch.zeros_like(each) if each.grad is None else each.grad).flatten() for each in parameters])
 
 
 def angle(one: Tensor, other: Tensor) -> float:
@@ -44,7 +45,7 @@ def angle(one: Tensor, other: Tensor) -> float:
     >>> angle(torch.tensor([1.0, 0.0]), torch.tensor([2.0, 2.0]))
     45.0
     """
-    one, other = one / one.norm(), other / other.norm()
+    one, other = one.double() / one.double().norm(), other.double() / other.double().norm()
     return round(math.degrees(2 * math.atan2(float((one - other).norm()), float((one + other).norm()))), 6)
 
 
@@ -128,7 +129,7 @@ LAB = Lab(
     title="Where a clipped step points",
     about=(
         f"An LSTM reads {LENGTH} numbers from N(0, 1) and must give their sum, with plain SGD and {BATCH} sequences a step. "
-        "Each arm clips in another way; the angle is that between the gradient before and after clipping, all parameters together."
+        "Each arm clips in another way; the angle is that between the gradient before and after, all parameters together."
     ),
     arms=(
         Arm("LSTM", 0.1),

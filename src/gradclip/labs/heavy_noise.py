@@ -169,7 +169,8 @@ LAB = Lab(
     about=(
         f"A ReLU net of 3 × {WIDTH} units without biases learns the product of the first 3 of {INPUTS} numbers, with SGD at "
         f"momentum {MOMENTUM} and {BATCH} points a step; at one step in ten, noise of rank one and of Pareto({TAIL}) length "
-        f"from {SCALE:g} up is added to every gradient matrix (arXiv 2605.11838). The error is that on {VALIDATION:,} other points; always answering 0 costs 1."
+        f"from {SCALE:g} up is added to every gradient matrix (arXiv 2605.11838). The error is that on {VALIDATION:,} other "
+        "points; always answering 0 costs 1."
     ),
     arms=tuple(
         Arm("net", 0.01, clip, run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,10 @@ class Curves:
     """What else a lab measures, by name, a value a step."""
     note: str = ""
     """Why the arm stopped before its last step; empty if it did not."""
-    on_step: Callable[[Curves], None] | None = field(default=None, repr=False, compare=False)
+    path: Path | None = field(default=None, compare=False)
+    """The run file that they were read from."""
+    on_step: Callable[[Curves, ClipResult], None] | None = field(default=None, repr=False, compare=False)
+    """Is told of each step, after it was added."""
 
     def record(self, loss: float, result: ClipResult | None, also: Mapping[str, float] | None = None) -> bool:
         """Add a step; False if the arm should stop because its loss is no longer a finite number."""
@@ -92,7 +96,7 @@ class Curves:
         for name, value in (also or {}).items():
             self.also.setdefault(name, []).append(value)
         if self.on_step:
-            self.on_step(self)
+            self.on_step(self, result)
         if math.isfinite(loss):
             return True
         self.note = f"diverged: the loss is {loss} at step {len(self.losses)}"

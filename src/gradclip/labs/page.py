@@ -16,6 +16,8 @@ from gradclip.report.page import Page, Table
 
 __all__ = ["COLUMNS", "page", "summary"]
 
+MOST_NAMES = 4
+"""Run files that are named one by one."""
 COLUMNS = ("arm", "{score}", "median norm", "largest norm", "largest after", "steps clipped")
 
 
@@ -27,9 +29,20 @@ def page(lab: Lab, runs: Sequence[Curves], *, command: str, seed: int) -> Page:
         "Seed": f"{seed}, the same weights and batches for {each}",
         "Versions": f"gradclip {__version__}, torch {version('torch')}, Python {platform.python_version()}",
     }
+    facts |= _files(lab, runs)
     return Page(
         lab.title, verdict(lab, runs), about=lab.about, tables=[summary(lab, runs)], charts=_charts(lab, runs), facts=facts
     )  # fmt: skip
+
+
+def _files(lab: Lab, runs: Sequence[Curves]) -> dict[str, str]:
+    """Where the runs are kept: their names, or the pattern of many."""
+    paths = [run.path for run in runs if run.path]
+    if not paths:
+        return {}
+    if len(paths) > MOST_NAMES:
+        return {"Run files": f"{paths[0].parent / f'lab-{lab.name}-*.gradclip'}, {len(paths)} of them"}
+    return {"Run files": ", ".join(map(str, paths))}
 
 
 def summary(lab: Lab, runs: Sequence[Curves]) -> Table:
@@ -101,7 +114,9 @@ def _what_to_see(run: Curves) -> str:
     largest = _largest(run.norms)
     middle = _median(run.norms)
     if not run.arm.clips:
-        return f"The largest norm was {number(largest)}, {number(largest / middle)} times the median."
+        return f"The largest norm was {number(largest)}" + (
+            f", {number(largest / middle)} times the median." if middle else "."
+        )
     steps = f"{sum(run.clipped)} of {len(run.clipped)} steps were clipped"
     if not any(run.clipped):
         return f"{steps}: the norm before and after clipping is one line, below the threshold."

@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from gradclip.errors import NonFiniteGradientError
 from gradclip.labs import load
 from gradclip.labs.lab import Arm, Curves, Lab
+from gradclip.labs.recording import Recording, run_path
+from gradclip.result import ClipResult
 
 __all__ = ["Tick", "run_arms"]
 
@@ -41,7 +44,9 @@ class _StoppedError(Exception):
     """The user has interrupted the experiment."""
 
 
-def run_arms(lab: Lab, arms: Sequence[Arm], *, steps: int, seed: int, jobs: int | None = None, report: Report) -> list[Curves]:
+def run_arms(
+    lab: Lab, arms: Sequence[Arm], *, steps: int, seed: int, jobs: int | None = None, report: Report, out: Path | None = None
+) -> list[Curves]:
     """Train every arm on one thread each and return their curves in the order of the arms.
 
     The numbers do not depend on ``jobs``.
@@ -53,31 +58,56 @@ def run_arms(lab: Lab, arms: Sequence[Arm], *, steps: int, seed: int, jobs: int 
         seed: of weights and batches, the same for all arms.
         jobs: processes; by default one a core and no more than arms. 1 runs everything in this process.
         report: is told how far each arm is, at most ten times a second.
+        out: a folder for a run file of each arm, from which the curves are then read; none is written without it.
     """
     jobs = min(len(arms), jobs or os.cpu_count() or 1)
     if jobs == 1:
-        return [_run_arm(lab, i, arm, steps, seed, report) for i, arm in enumerate(arms)]
-    return _run_in_processes(lab, arms, steps, seed, jobs, report)
+        return [_run_arm(lab, i, arm, steps, seed, report, out) for i, arm in enumerate(arms)]
+    return _run_in_processes(lab, arms, steps, seed, jobs, report, out)
 
 
-def _run_arm(lab: Lab, place: int, arm: Arm, steps: int, seed: int, report: Report) -> Curves:
-    curves = Curves(arm, on_step=_throttled(place, report))
+def _run_arm(lab: Lab, place: int, arm: Arm, steps: int, seed: int, report: Report, out: Path | None) -> Curves:
+    curves = Curves(arm)
+    with _recorded(lab, curves, steps, seed, out) as recording:
+        curves.on_step = _each_step(place, report, recording)
+        _train(lab, curves, steps, seed)
+        report(_tick(place, curves, done=True))
+        curves.on_step = None
+    return recording.read(curves) if recording else curves
+
+
+def _train(lab: Lab, curves: Curves, steps: int, seed: int) -> None:
     with _own_randomness_and_thread(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "gradclip skipped a step")  # the table says how many
         try:
-            lab.train(arm, steps, seed, curves)
+            lab.train(curves.arm, steps, seed, curves)
         except NonFiniteGradientError as error:
             curves.note = f"stopped: {error}"
-    report(_tick(place, curves, done=True))
-    curves.on_step = None
-    return curves
 
 
-def _throttled(place: int, report: Report) -> Callable[[Curves], None]:
+@contextmanager
+def _recorded(lab: Lab, curves: Curves, steps: int, seed: int, out: Path | None) -> Iterator[Recording | None]:
+    """Record the arm in a folder, if there is one, and say in its file how it ended."""
+    if out is None:
+        yield None
+        return
+    recording = Recording(run_path(out, lab.name, curves.arm), lab.name, curves.arm, steps, seed)
+    try:
+        yield recording
+    except BaseException as error:
+        recording.close(curves, "interrupted" if isinstance(error, (KeyboardInterrupt, _StoppedError)) else "crashed")
+        raise
+    recording.close(curves)
+
+
+def _each_step(place: int, report: Report, recording: Recording | None) -> Callable[[Curves, ClipResult], None]:
+    """Record every step, and tell how far the arm is from time to time."""
     last = 0.0
 
-    def on_step(curves: Curves) -> None:
+    def on_step(curves: Curves, result: ClipResult) -> None:
         nonlocal last
+        if recording:
+            recording.add(curves, result)
         if time.monotonic() - last >= _EVERY:
             last = time.monotonic()
             report(_tick(place, curves))
@@ -110,11 +140,13 @@ def _own_randomness_and_thread() -> Iterator[None]:
 _worker: dict[str, Any] = {}
 
 
-def _run_in_processes(lab: Lab, arms: Sequence[Arm], steps: int, seed: int, jobs: int, report: Report) -> list[Curves]:
+def _run_in_processes(
+    lab: Lab, arms: Sequence[Arm], steps: int, seed: int, jobs: int, report: Report, out: Path | None
+) -> list[Curves]:
     context = multiprocessing.get_context("spawn")  # a fork of a process that has loaded torch may hang
     ticks, stop = context.Queue(), context.Event()
     with ProcessPoolExecutor(jobs, context, _start_worker, (ticks, stop)) as pool:
-        futures = [pool.submit(_work, lab.name, i, arm, steps, seed) for i, arm in enumerate(arms)]
+        futures = [pool.submit(_work, lab.name, i, arm, steps, seed, out) for i, arm in enumerate(arms)]
         try:
             pending = set(futures)
             while pending:
@@ -142,10 +174,10 @@ def _start_worker(ticks: Any, stop: Any) -> None:
     _worker.update(ticks=ticks, stop=stop)
 
 
-def _work(name: str, place: int, arm: Arm, steps: int, seed: int) -> Curves:
+def _work(name: str, place: int, arm: Arm, steps: int, seed: int, out: Path | None) -> Curves:
     def report(tick: Tick) -> None:
         if _worker["stop"].is_set():
             raise _StoppedError
         _worker["ticks"].put(tick)
 
-    return _run_arm(load(name), place, arm, steps, seed, report)
+    return _run_arm(load(name), place, arm, steps, seed, report, out)

@@ -154,7 +154,8 @@ def judge(runs: Sequence[Curves]) -> str:
         said.setdefault(how, []).append(str(solved(same)))
     lengths = listed(list(dict.fromkeys(run.arm.model.split()[-1] for run in runs)))
     counts = "; ".join(f"{how} {listed(each)}" for how, each in said.items())
-    return f"Of {len(RUNS)} runs at length {lengths}, this many solved the task: {counts}."
+    each = max(map(len, grouped(runs).values()))
+    return f"Of {each} runs at length {lengths}, this many solved the task: {counts}."
 
 
 LAB = Lab(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -13,6 +14,9 @@ from gradclip.clipping import Clipping
 from gradclip.result import ClipResult
 from gradclip.torch.clipper import Clipper
 from gradclip.torch.targets import Clippable
+
+if TYPE_CHECKING:
+    from gradclip.watch.api import Recording
 
 __all__ = ["Attachment", "attach"]
 
@@ -30,13 +34,26 @@ class Attachment:
         self.optimizer = optimizer
         """The optimizer it clips."""
         self._scaler = scaler
+        self._recording: Recording | None = None
         self._hook = optimizer.register_step_pre_hook(self._before_step)
 
     def detach(self) -> None:
         """Stop clipping; may be called twice."""
         self._hook.remove()
+        if self._recording is not None:
+            self._recording.close()
         if _attached.get(self.optimizer) is self:
             del _attached[self.optimizer]
+
+    def start_recording(self, folder: str | os.PathLike[str], model: torch.nn.Module | None = None) -> None:
+        """Record the optimizer's steps into a run file in ``folder`` until :meth:`detach`; detaches if that cannot begin."""
+        from gradclip.watch.api import record
+
+        try:
+            self._recording = record(model, self.optimizer, out=folder)
+        except BaseException:
+            self.detach()
+            raise
 
     def state_dict(self) -> dict[str, Any]:
         """Return the clipper's state, for a checkpoint."""
@@ -84,6 +101,7 @@ def attach(
     *,
     scaler: torch.amp.GradScaler | None = None,
     parameters: Clippable | None = None,
+    record: str | os.PathLike[str] | None = None,
 ) -> Attachment:
     """Clip every step of an optimizer, from inside its ``step()``; leave the training loop as it is.
 
@@ -98,6 +116,7 @@ def attach(
         scaler: the AMP scaler, if the loop uses one.
         parameters: what to clip and how to name it (usually the model, which gives parameters their names);
             all of the optimizer's parameters by default.
+        record: a folder: record the optimizer's steps into a run file there, until detached (see :func:`gradclip.record`).
 
     Returns:
         A handle, also a context manager: ``result``, ``state_dict()``, ``detach()``.
@@ -122,6 +141,8 @@ def attach(
         raise ValueError("this optimizer already clips: call detach() on its handle first, or it would be clipped twice")
     clipper = Clipper(optimizer if parameters is None else parameters, clipping, optimizer=optimizer)
     handle = _attached[optimizer] = Attachment(optimizer, clipper, scaler)
+    if record is not None:
+        handle.start_recording(record, parameters if isinstance(parameters, torch.nn.Module) else None)
     return handle
 
 

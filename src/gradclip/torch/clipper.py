@@ -15,9 +15,9 @@ from gradclip.nonfinite import Skip
 from gradclip.result import ClipResult
 from gradclip.torch.deciding import Known
 from gradclip.torch.pipeline import run
-from gradclip.torch.plan import Plan
+from gradclip.torch.plan import plan_for
 from gradclip.torch.rates import effective_rates
-from gradclip.torch.targets import Clippable, resolve
+from gradclip.torch.targets import Clippable
 
 __all__ = ["Clipper"]
 
@@ -46,7 +46,7 @@ class Clipper:
     """
 
     def __init__(self, target: Clippable, clipping: Clipping | str, *, optimizer: torch.optim.Optimizer | None = None) -> None:
-        self._plan = Plan(as_clipping(clipping), resolve(target, optimizer))
+        self._plan = plan_for(as_clipping(clipping), target, optimizer)
         _ = self._plan.partition  # a scope that does not fit is said here, not at the first step
         self._optimizer = target if isinstance(target, torch.optim.Optimizer) else optimizer
         if self.clipping.threshold.needs_lr and self._optimizer is None:

@@ -1,0 +1,1 @@
+"""The compiled kernel, and what stands in for it."""

@@ -1,0 +1,106 @@
+"""The kernel among threads and processes: the same bits whoever does the work."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from array import array
+
+import pytest
+import torch
+from torch import nn
+
+import gradclip as gc
+from gradclip.backends import kernel
+
+pytestmark = pytest.mark.skipif(not kernel.enabled(), reason="the kernel was not built, or is switched off")
+
+
+@pytest.fixture
+def threads():
+    """Set the number of threads, and share even small work."""
+    before, alone = torch.get_num_threads(), kernel._ALONE
+    kernel._ALONE = 0
+    yield torch.set_num_threads
+    kernel._ALONE = alone
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def tensors():
+    """A large one, and many small ones."""
+    return [torch.randn(1_000_003), *(torch.randn(n % 300) for n in range(2000)), torch.randn(300_000, dtype=torch.float64)]
+
+
+def test_the_number_of_threads_does_not_change_a_bit(threads, tensors):
+    found, after = [], []
+    for count in (1, 2, 3, 2, 1):
+        threads(count)
+        own = [t.clone() for t in tensors]
+        table = kernel.describe(own)
+        found.append({p: table.norms(p) for p in (1, 2, float("inf"))})
+        table.scale(array("d", [0.3]) * len(own))
+        assert table.clamp(-0.2, 0.2)
+        after.append(torch.cat([t.double() for t in own]))
+    assert all(f == found[0] for f in found)
+    assert all(torch.equal(a, after[0]) for a in after)
+    torch.testing.assert_close(after[0], torch.cat([(t * 0.3).clamp(-0.2, 0.2).double() for t in tensors]))
+
+
+def test_several_threads_may_clip_at_once(threads):
+    threads(2)
+    results = {}
+
+    def clip(number):
+        parameter = nn.Parameter(torch.zeros(400_000))
+        for _ in range(10):
+            parameter.grad = torch.full((400_000,), float(number))
+            results[number] = float(gc.clip_([parameter], gc.global_norm(1.0)).norm), float(parameter.grad.norm())
+
+    workers = [threading.Thread(target=clip, args=(number,)) for number in range(1, 5)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for number in range(1, 5):
+        assert results[number] == pytest.approx((number * 400_000**0.5, 1.0), rel=1e-5)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_clips(threads, tensors):
+    """The parent's threads do not exist in the child."""
+    threads(2)
+    want = kernel.describe(tensors).norms(2)
+    assert kernel._workers is not None
+    child = os.fork()
+    if child == 0:
+        try:
+            table = kernel.describe(tensors)
+            same = table.norms(2) == want
+            table.scale(array("d", [0.5]) * len(tensors))
+            os._exit(0 if same and table.norms(2)[0] == pytest.approx(want[0] / 2) else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert kernel.describe(tensors).norms(2) == want
+
+
+def test_an_error_in_another_thread_is_raised(threads):
+    threads(2)
+
+    def work(part, parts):
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        kernel._share(1, work)
+
+
+def test_while_the_interpreter_shuts_down_one_thread_does_it_all(threads, tensors, monkeypatch):
+    threads(2)
+    want = kernel.describe(tensors).norms(2)
+    pool = kernel.ThreadPoolExecutor(1)
+    pool.shutdown()
+    monkeypatch.setattr(kernel, "_workers", pool)
+    assert kernel.describe(tensors).norms(2) == want
