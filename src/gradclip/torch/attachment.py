@@ -131,7 +131,7 @@ def attach(
     >>> handle = attach(optimizer, "global_norm:1.0", parameters=model)
     >>> (100 * model(torch.ones(1, 2))).sum().backward()
     >>> optimizer.step()
-    >>> float(handle.result.clipped_norm), handle.result.names
+    >>> round(float(handle.result.clipped_norm), 6), handle.result.names
     (1.0, ('weight', 'bias'))
     >>> handle.detach()
     """
