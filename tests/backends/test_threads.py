@@ -56,7 +56,7 @@ def test_several_threads_may_clip_at_once(threads):
         parameter = nn.Parameter(torch.zeros(400_000))
         for _ in range(10):
             parameter.grad = torch.full((400_000,), float(number))
-            results[number] = float(gc.clip_([parameter], gc.global_norm(1.0)).norm), float(parameter.grad.norm())
+            results[number] = float(gc.clip_([parameter], gc.global_norm(1.0)).norm), float(parameter.grad.double().norm())
 
     workers = [threading.Thread(target=clip, args=(number,)) for number in range(1, 5)]
     for worker in workers:

@@ -8,5 +8,5 @@ from gradclip.labs.runner import run_arms
 __all__ = ["UNCLIPPED", "Arm", "runs"]
 
 
-def runs(lab, arms=None, steps=4, seed=0, jobs=1):
-    return run_arms(lab, arms or lab.arms_with(), steps=steps, seed=seed, jobs=jobs, report=lambda tick: None)
+def runs(lab, arms=None, steps=4, seed=0, jobs=1, out=None):
+    return run_arms(lab, arms or lab.arms_with(), steps=steps, seed=seed, jobs=jobs, report=lambda tick: None, out=out)

@@ -14,6 +14,8 @@ from gradclip.labs.lab import UNCLIPPED, Arm
 from gradclip.labs.runner import run_arms
 from tests.labs.support import runs
 
+pytestmark = pytest.mark.usefixtures("small")
+
 
 @pytest.fixture(params=LABS)
 def lab(request):
@@ -82,9 +84,10 @@ def test_the_unclipped_arm_is_only_measured(lab):
     assert all(math.isinf(limit) for limit in run.limits)
 
 
-def test_two_processes_give_the_numbers_of_one():
+def test_two_processes_give_the_numbers_of_one_and_write_their_files(tmp_path):
     lab = load("lstm")
-    assert runs(lab, jobs=2, steps=2) == runs(lab, steps=2)
+    assert runs(lab, jobs=2, steps=2, out=tmp_path) == runs(lab, steps=2)
+    assert len(list(tmp_path.glob("lab-lstm-*.gradclip"))) == 2
 
 
 def test_a_run_that_diverges_stops_and_says_so():

@@ -16,6 +16,8 @@ from gradclip.report.charts import COLOURS, Line
 from gradclip.report.page import render
 from tests.labs.support import UNCLIPPED, runs
 
+pytestmark = pytest.mark.usefixtures("small")
+
 
 @pytest.fixture(params=LABS)
 def lab(request):

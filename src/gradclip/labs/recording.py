@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -17,16 +18,18 @@ __all__ = ["Recording", "read", "run_path"]
 
 MOST_ROWS = 500
 """Of the norms of single tensors; the steps themselves are all kept."""
+LONGEST = 100
+"""Letters of an arm in a file's name, which file systems limit."""
 
 
-def run_path(folder: Path, lab: str, arm: Arm) -> Path:
-    """Where the run of an arm is kept: one name for each arm, so that the lab's next run takes its place.
+def run_path(folder: Path, lab: str, place: int, arm: Arm) -> Path:
+    """Where the run of a lab's arm is kept: the same name each time, so that the lab's next run takes its place.
 
-    >>> run_path(Path("runs"), "lstm", Arm("LSTM", 0.1, "global_norm:20.0")).as_posix()
-    'runs/lab-lstm-LSTM-at-lr-0.1-global_norm-20.0.gradclip'
+    >>> run_path(Path("runs"), "lstm", 1, Arm("LSTM", 0.1, "global_norm:20.0")).as_posix()
+    'runs/lab-lstm-2-LSTM-at-lr-0.1-global_norm-20.0.gradclip'
     """
-    words = "".join(letter if letter.isalnum() or letter in "._=" else " " for letter in arm.name)
-    return folder / f"lab-{lab}-{'-'.join(words.split())}.gradclip"
+    words = "".join(letter if letter.isalnum() or letter in "._=" else " " for letter in arm.name).split()
+    return folder / f"lab-{lab}-{place + 1}-{'-'.join(words)[:LONGEST]}.gradclip"
 
 
 class Recording:
@@ -34,7 +37,8 @@ class Recording:
 
     def __init__(self, path: Path, lab: str, arm: Arm, steps: int, seed: int) -> None:
         for old in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
-            old.unlink(missing_ok=True)
+            with suppress(OSError):  # the writer will say what is wrong with the folder
+                old.unlink()
         self._path, self._arm = path, arm
         self._every = max(1, math.ceil(steps / MOST_ROWS))
         self._named = False

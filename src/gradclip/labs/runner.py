@@ -68,7 +68,8 @@ def run_arms(
 
 def _run_arm(lab: Lab, place: int, arm: Arm, steps: int, seed: int, report: Report, out: Path | None) -> Curves:
     curves = Curves(arm)
-    with _recorded(lab, curves, steps, seed, out) as recording:
+    path = run_path(out, lab.name, place, arm) if out else None
+    with _recorded(lab, curves, steps, seed, path) as recording:
         curves.on_step = _each_step(place, report, recording)
         _train(lab, curves, steps, seed)
         report(_tick(place, curves, done=True))
@@ -86,12 +87,12 @@ def _train(lab: Lab, curves: Curves, steps: int, seed: int) -> None:
 
 
 @contextmanager
-def _recorded(lab: Lab, curves: Curves, steps: int, seed: int, out: Path | None) -> Iterator[Recording | None]:
-    """Record the arm in a folder, if there is one, and say in its file how it ended."""
-    if out is None:
+def _recorded(lab: Lab, curves: Curves, steps: int, seed: int, path: Path | None) -> Iterator[Recording | None]:
+    """Record the arm in a file, if there is to be one, and say in it how the arm ended."""
+    if path is None:
         yield None
         return
-    recording = Recording(run_path(out, lab.name, curves.arm), lab.name, curves.arm, steps, seed)
+    recording = Recording(path, lab.name, curves.arm, steps, seed)
     try:
         yield recording
     except BaseException as error:
