@@ -18,9 +18,10 @@ NORMS = spiky_norms(STEPS)
 
 @pytest.fixture(autouse=True)
 def _double():
+    before = jax.config.jax_enable_x64
     jax.config.update("jax_enable_x64", True)
     yield
-    jax.config.update("jax_enable_x64", False)
+    jax.config.update("jax_enable_x64", before)  # other tests of the same process have set it for themselves
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)

@@ -83,7 +83,8 @@ class TestThresholds:
         assert "1000 is too high" in verdict
 
     @pytest.mark.parametrize(
-        ("clip", "fixed"), [("global_norm:0.5", True), ("global_norm:1.0,norm=inf", False), ("zclip", False)]
+        ("clip", "fixed"),
+        [("global_norm:0.5", True), ("global_norm:1.0,norm=inf", False), ("zclip", False), ("value:0.5", False)],
     )
     def test_which_arms_have_a_fixed_threshold(self, clip, fixed):
         run = runs(thresholds.LAB, [Arm("RNN", 4.0, clip)], steps=1)

@@ -91,9 +91,11 @@ def largest(curves: Curves) -> str:
 
 def pictures(runs: Sequence[Curves]) -> list[Chart]:
     """The angle of every step."""
+    clipped = [run.arm for run in runs if run.arm.clips]
+    colours = {arm: COLOURS[i % len(COLOURS)] for i, arm in enumerate(clipped)}
     lines = [
-        Line(run.arm.method, run.also["angle"], COLOURS[i % len(COLOURS)] if run.arm.clips else MUTED, dashed=not run.arm.clips)
-        for i, run in enumerate(runs)
+        Line(run.arm.method, run.also["angle"], colours.get(run.arm, MUTED), dashed=not run.arm.clips, marked=False)
+        for run in runs
     ]
     see = (
         "At 0 a step points where the gradient points. The norm of all gradients together keeps it there at every step; "

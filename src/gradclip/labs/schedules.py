@@ -81,7 +81,7 @@ def pictures(runs: Sequence[Curves]) -> list[Chart]:
 
 SEE = {
     False: "All six, none clipped; means of 10 steps, on the axis of the picture beside it.",
-    True: "The same six, clipped at each step.",
+    True: "The same six, with clipping.",
 }
 
 

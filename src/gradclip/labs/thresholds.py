@@ -6,8 +6,9 @@ What to look at:
 
 - the bowl: a threshold that is far too low stalls (every step is tiny), one that is far too high does nothing, and between
   them there is a range of a decade or two in which any will do;
-- the adaptive rules, which know nothing of the task: those that look for spikes in the history of the norms let a step pass
-  that is as long as those before it, however long these were; one that looks at the weights and the learning rate does not.
+- the rules that set it themselves and know nothing of the task: ``zclip`` looks for spikes in the history of the norms, and
+  lets a step pass that is as long as those before it, however long these were; ``autoclip`` cuts to a low percentile of that
+  history, nearly always; ``trust`` and ``auto`` look at the weights and the learning rate, and cut the steps that are too long.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from gradclip.labs.pictures import against, listed
 from gradclip.report.charts import COLOURS, MUTED, Chart, Line
 
 SWEEP = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
-RULES = ("trust:0.02", "autoclip", "zclip")
+RULES = ("auto", "trust:0.02", "autoclip", "zclip")
 
 # --- score ------------------------------------------------------------------------------------------------------------
 
@@ -118,5 +119,5 @@ LAB = replace(
     steps=300,
     pictures=pictures,
     judge=judge,
-    detailed=lambda arm: arm.clip in ("global_norm:0.001", "global_norm:0.1", "global_norm:100.0", "trust:0.02"),
+    detailed=lambda arm: arm.clip in ("global_norm:0.001", "global_norm:0.1", "global_norm:100.0", "auto"),
 )
