@@ -7,6 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 demo: .venv/.demo  ## an LSTM and an RNN on real text, with and without clipping
 	$(BIN)/gradclip lab charlm
+	$(BIN)/gradclip report
 
 test: .venv/.test  ## the whole suite, on all cores
 	$(BIN)/python -m pytest -n auto
