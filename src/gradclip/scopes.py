@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from math import prod
-from typing import ClassVar
 
 from gradclip.errors import TargetError
 
@@ -76,7 +75,6 @@ class Scope(ABC):
     """Cut tensors into blocks; names that match a pattern in ``exclude`` (``*`` and ``?``) are left as they are."""
 
     exclude: tuple[str, ...] = ()
-    needs_names: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "exclude", patterns_of(self.exclude))

@@ -7,8 +7,7 @@ from typing import ClassVar
 
 from gradclip._arrays import Array, namespace
 from gradclip.adaptive.checks import count
-from gradclip.adaptive.columns import interpolated, pick
-from gradclip.adaptive.windows import empty_window, into_window
+from gradclip.adaptive.windows import empty_window, into_window, quantile_of
 from gradclip.thresholds import Context, State, Threshold, positive
 
 __all__ = ["Typical"]
@@ -44,9 +43,6 @@ class Typical(Threshold):
 
     def limits(self, norms: Array, state: State, context: Context) -> tuple[Array | float, State]:
         xp = namespace(norms)
-        held = xp.sum(xp.astype(state["window"] < xp.inf, norms.dtype), axis=0)
-        rank = 0.5 * xp.where(held > 0, held - 1, held)
-        ordered = xp.sort(state["window"], axis=0)
-        median = interpolated(pick(ordered, xp.floor(rank)), pick(ordered, xp.ceil(rank)), rank)
+        median, held = quantile_of(state, 0.5)
         limit = xp.where(held >= self.after, self.factor * median, xp.inf * xp.ones_like(norms))
         return limit, into_window(state, xp.where(norms < limit, norms, limit))

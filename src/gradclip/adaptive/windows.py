@@ -37,11 +37,7 @@ class Quantile(Threshold):
         return empty_window(norms, self.window)
 
     def limits(self, norms: Array, state: State, context: Context) -> tuple[Array | float, State]:
-        xp = namespace(norms)
-        held = xp.sum(xp.astype(state["window"] < xp.inf, norms.dtype), axis=0)
-        rank = self.q * xp.where(held > 0, held - 1, held)
-        ordered = xp.sort(state["window"], axis=0)
-        return interpolated(pick(ordered, xp.floor(rank)), pick(ordered, xp.ceil(rank)), rank), into_window(state, norms)
+        return quantile_of(state, self.q)[0], into_window(state, norms)
 
 
 @dataclass(frozen=True)
@@ -89,6 +85,16 @@ def empty_window(norms: Array, length: int) -> State:
     """Return a window without norms: inf where there is none yet."""
     zero = namespace(norms).zeros_like(norms)
     return {"window": rows_of(zero, length) + math.inf, "count": zero}
+
+
+def quantile_of(state: State, q: float) -> tuple[Array, Array]:
+    """Return each block's quantile of the norms in its window (inf where it is empty), and how many these are."""
+    window = state["window"]
+    xp = namespace(window)
+    held = xp.sum(xp.astype(window < xp.inf, window.dtype), axis=0)
+    rank = q * xp.where(held > 0, held - 1, held)
+    ordered = xp.sort(window, axis=0)
+    return interpolated(pick(ordered, xp.floor(rank)), pick(ordered, xp.ceil(rank)), rank), held
 
 
 def into_window(state: State, norms: Array) -> State:
