@@ -8,6 +8,7 @@ stable_abi = not sysconfig.get_config_var("Py_GIL_DISABLED")  # free-threaded Py
 kernel = Extension(
     "gradclip.backends._kernel",
     ["src/gradclip/backends/_kernel.c"],
+    depends=["src/gradclip/backends/_loops.h"],
     extra_compile_args=["-O3"],  # vectorised loops
     py_limited_api=stable_abi,
     optional=True,  # without a compiler: the same results, slower

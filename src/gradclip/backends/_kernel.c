@@ -1,15 +1,20 @@
 /* Norms, scaled copies and clamping for lists of plain CPU tensors; kernel.py is the only caller.
  *
  * It knows no method and no policy: `describe` cuts tensors into pieces, and the other functions work on one part of the
- * pieces with the GIL released, so that Python threads can share the work. What a piece yields does not depend on how the
- * pieces are shared out, so neither do the results. Nothing is done for each tensor but reading where it lies.
+ * pieces with the GIL released, shared by threads of PyTorch's own OpenMP runtime where there is one, else by Python threads
+ * that call them with a part each. What a piece yields does not depend on how the pieces are shared out, so neither do the results. Nothing is done for each tensor but reading where it lies.
  */
+#define _GNU_SOURCE /* RTLD_DEFAULT */
 #ifndef Py_GIL_DISABLED
 #define Py_LIMITED_API 0x030B0000 /* one binary for every Python from 3.11 on */
 #endif
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdlib.h>
+#if defined(__linux__)
+#include <dlfcn.h>
+#include <pthread.h>
+#endif
 
 #include "_loops.h"
 
@@ -129,28 +134,71 @@ end:
     return result;
 }
 
-/* ---- parts ------------------------------------------------------------------------------------------------------- */
+/* ---- work, shared by threads ------------------------------------------------------------------------------------- */
 
-/* The pieces that begin in part number `part` of `parts` equal parts of all elements. */
-static void find(const Py_buffer *view, int part, int parts, const Piece **first, const Piece **last) {
+enum { PARTS = 64, PARTS_EACH = 8 }; /* parts for each thread: one that is held up leaves the rest to the others */
+
+/* What is done to the pieces between two bounds, one part after another. */
+typedef struct Work {
+    void (*part)(struct Work *, const Piece *first, const Piece *last);
+    const Piece *bounds[PARTS + 1];
+    double *numbers; /* where norms go, or factors come from */
+    double power, low, high;
+    int parts, next, backwards, changed;
+} Work;
+
+static void measure_part(Work *w, const Piece *first, const Piece *last) { measure_pieces(first, last, w->power, w->numbers); }
+static void scale_part(Work *w, const Piece *first, const Piece *last) { scale_pieces(first, last, w->numbers); }
+static void clamp_part(Work *w, const Piece *first, const Piece *last) {
+    if (clamp_pieces(first, last, w->low, w->high, w->numbers)) w->changed = 1;
+}
+
+/* Cut part number `part` of `parts` equal parts of all elements into `w->parts` parts, at the bounds of pieces. */
+static void find_bounds(Work *w, const Py_buffer *view, int part, int parts) {
     const Piece *p = view->buf, *end = p + view->len / sizeof(Piece);
-    int64_t total = 0, at = 0;
-    for (const Piece *q = p; q < end; q++) total += q->count;
-    for (; p < end && at < total / parts * part; p++) at += p->count;
-    for (*first = p; p < end && (part == parts - 1 || at < total / parts * (part + 1)); p++) at += p->count;
-    *last = p;
+    double total = 0, at = 0, each;
+    for (const Piece *q = p; q < end; q++) total += (double)q->count;
+    each = total / parts / w->parts;
+    for (int i = 0; i <= w->parts; i++) {
+        int last = part == parts - 1 && i == w->parts;
+        for (; p < end && (last || at < each * (part * w->parts + i)); p++) at += (double)p->count;
+        w->bounds[i] = p;
+    }
+}
+
+/* PyTorch's own OpenMP runtime starts the threads (GOMP_parallel is its stable entrance, which LLVM's and Intel's runtimes
+ * have too): they are the ones that PyTorch's last operation leaves awake, where new ones would have to compete with them. */
+typedef void (*Region)(void (*body)(void *), void *data, unsigned threads, unsigned flags);
+static Region region = NULL;
+
+static void take_parts(void *data) {
+    Work *w = data;
+#if defined(__GNUC__)
+    for (int i; (i = __atomic_fetch_add(&w->next, 1, __ATOMIC_RELAXED)) < w->parts;) {
+#else
+    for (int i; (i = w->next++) < w->parts;) {
+#endif
+        int at = w->backwards ? w->parts - 1 - i : i;
+        w->part(w, w->bounds[at], w->bounds[at + 1]);
+    }
+}
+
+static void run(Work *w, const Py_buffer *pieces, int part, int parts, int threads) {
+    Py_BEGIN_ALLOW_THREADS
+    w->parts = threads < 2 || !region ? 1 : threads * PARTS_EACH > PARTS ? PARTS : threads * PARTS_EACH;
+    find_bounds(w, pieces, part, parts);
+    if (w->parts > 1) region(take_parts, w, (unsigned)threads, 0);
+    else take_parts(w);
+    Py_END_ALLOW_THREADS
 }
 
 static PyObject *measure(PyObject *module, PyObject *args) {
     Py_buffer pieces, slots;
-    const Piece *first, *last;
-    double power;
-    int part, parts;
-    if (!PyArg_ParseTuple(args, "y*w*dii", &pieces, &slots, &power, &part, &parts)) return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    find(&pieces, part, parts, &first, &last);
-    measure_pieces(first, last, power, slots.buf);
-    Py_END_ALLOW_THREADS
+    Work work = {measure_part};
+    int part, parts, threads;
+    if (!PyArg_ParseTuple(args, "y*w*diii", &pieces, &slots, &work.power, &part, &parts, &threads)) return NULL;
+    work.numbers = slots.buf;
+    run(&work, &pieces, part, parts, threads);
     PyBuffer_Release(&pieces);
     PyBuffer_Release(&slots);
     Py_RETURN_NONE;
@@ -172,40 +220,48 @@ static PyObject *join(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+/* From the end: what was measured last is still in the cache. */
 static PyObject *scale(PyObject *module, PyObject *args) {
     Py_buffer pieces, factors;
-    const Piece *first, *last;
-    int part, parts;
-    if (!PyArg_ParseTuple(args, "y*y*ii", &pieces, &factors, &part, &parts)) return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    find(&pieces, part, parts, &first, &last);
-    scale_pieces(first, last, factors.buf);
-    Py_END_ALLOW_THREADS
+    Work work = {scale_part, .backwards = 1};
+    int part, parts, threads;
+    if (!PyArg_ParseTuple(args, "y*y*iii", &pieces, &factors, &part, &parts, &threads)) return NULL;
+    work.numbers = factors.buf;
+    run(&work, &pieces, part, parts, threads);
     PyBuffer_Release(&pieces);
     PyBuffer_Release(&factors);
     Py_RETURN_NONE;
 }
 
 static PyObject *clamp(PyObject *module, PyObject *args) {
-    Py_buffer pieces;
-    const Piece *first, *last;
-    double low, high;
-    int part, parts, changed;
-    if (!PyArg_ParseTuple(args, "y*ddii", &pieces, &low, &high, &part, &parts)) return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    find(&pieces, part, parts, &first, &last);
-    changed = clamp_pieces(first, last, low, high);
-    Py_END_ALLOW_THREADS
+    Py_buffer pieces, slots;
+    Work work = {clamp_part};
+    int part, parts, threads;
+    if (!PyArg_ParseTuple(args, "y*w*ddiii", &pieces, &slots, &work.low, &work.high, &part, &parts, &threads)) return NULL;
+    work.numbers = slots.buf;
+    run(&work, &pieces, part, parts, threads);
     PyBuffer_Release(&pieces);
-    return PyBool_FromLong(changed);
+    PyBuffer_Release(&slots);
+    return PyBool_FromLong(work.changed);
+}
+
+static void forget(void) { region = NULL; } /* a forked child has none of those threads, and would wait for them forever */
+
+static PyObject *borrow(PyObject *module, PyObject *nothing) {
+#if defined(__linux__)
+    region = (Region)dlsym(RTLD_DEFAULT, "GOMP_parallel");
+    if (region && pthread_atfork(NULL, NULL, forget)) forget();
+#endif
+    return PyBool_FromLong(region != NULL);
 }
 
 static PyMethodDef methods[] = {
     {"describe", describe, METH_VARARGS, "describe(tensors, cells, types, api) -> (pieces, slots, cells, bytes, kinds, left out)"},
-    {"measure", measure, METH_VARARGS, "measure(pieces, slots, power, part, parts): the norm of every piece of every cell"},
+    {"borrow", borrow, METH_NOARGS, "borrow() -> whether PyTorch's OpenMP runtime was found, to share work with its threads"},
+    {"measure", measure, METH_VARARGS, "measure(pieces, slots, power, part, parts, threads): the norm of every piece of every cell"},
     {"join", join, METH_VARARGS, "join(pieces, slots, cells, power): the norm of every cell, into zeros"},
-    {"scale", scale, METH_VARARGS, "scale(pieces, factors, part, parts): multiply every cell by its factor"},
-    {"clamp", clamp, METH_VARARGS, "clamp(pieces, low, high, part, parts) -> whether anything was outside"},
+    {"scale", scale, METH_VARARGS, "scale(pieces, factors, part, parts, threads): multiply every cell by its factor"},
+    {"clamp", clamp, METH_VARARGS, "clamp(pieces, slots, low, high, part, parts, threads) -> whether anything was outside; the largest sizes before"},
     {NULL, NULL, 0, NULL},
 };
 static PyModuleDef_Slot module_slots[] = {

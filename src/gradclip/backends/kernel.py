@@ -4,8 +4,9 @@ Optional: where it was not built, or with ``GRADCLIP_KERNEL=0`` in the environme
 everything goes through PyTorch's own operations, with the same results, slower. It takes strided tensors of float32,
 float64, bfloat16 and float16 on the CPU whose elements fill one stretch of memory; the caller looks after the others.
 
-Large work is shared by ``torch.get_num_threads()`` Python threads, which take one part after another until none is left.
-Every piece of a tensor has a sum of its own and these are joined in order, so the results do not depend on the threads.
+Large work is shared by ``torch.get_num_threads()`` threads, which take one part after another until none is left: threads of
+PyTorch's own OpenMP runtime, which its last operation left awake; Python threads where there is none, and after a fork, which
+OpenMP threads do not survive. Every piece of a tensor has a sum of its own and these are joined in order, so the results do not depend on the threads.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ if os.environ.get("GRADCLIP_KERNEL", "1") != "0":
     with suppress(ImportError):  # not built: there was no compiler
         from gradclip.backends import _kernel  # type: ignore[attr-defined, no-redef]
 
+_borrowed = _kernel is not None and _kernel.borrow()
+"""Whether the kernel shares work with the threads of PyTorch's OpenMP runtime."""
 _API = getattr(Tensor, "__dlpack_c_exchange_api__", None)
 """DLPack's C functions, by which the kernel reads what a tensor is made of (PyTorch 2.10 and later)."""
 _TYPES = (Tensor, nn.Parameter)
@@ -61,7 +64,7 @@ class Table(NamedTuple):
     def norms(self, p: float) -> array[float]:
         """Return the p-norm of every cell, for p of 1, 2 and inf; exact for finite elements of any size."""
         slots, cells = array("d", bytes(8 * self.slots)), array("d", bytes(8 * self.cells))
-        _share(self.bytes, lambda part, parts: _kernel.measure(self.pieces, slots, p, part, parts))
+        _share(self.bytes, lambda *part: _kernel.measure(self.pieces, slots, p, *part))
         _kernel.join(self.pieces, slots, cells, p)
         return cells
 
@@ -70,15 +73,20 @@ class Table(NamedTuple):
 
         From the last to the first: what was measured last is still in the cache.
         """
-        _share(self.bytes, lambda part, parts: _kernel.scale(self.pieces, factors, parts - 1 - part, parts))
+        _share(self.bytes, lambda *part: _kernel.scale(self.pieces, factors, *part))
         self._changed()
 
-    def clamp(self, low: float, high: float) -> bool:
-        """Clamp every element to [low, high], in place, and return whether any lay outside."""
-        outside = _share(self.bytes, lambda part, parts: _kernel.clamp(self.pieces, low, high, part, parts))
-        if any(outside):
+    def clamp(self, low: float, high: float) -> tuple[array[float], bool]:
+        """Clamp every element to [low, high], in place; return the largest size in every cell before, and whether any was outside.
+
+        For tables whose cells are tensors.
+        """
+        slots, cells = array("d", bytes(8 * self.slots)), array("d", bytes(8 * self.cells))
+        outside = any(_share(self.bytes, lambda *part: _kernel.clamp(self.pieces, slots, low, high, *part)))
+        _kernel.join(self.pieces, slots, cells, math.inf)
+        if outside:
             self._changed()
-        return any(outside)
+        return cells, outside
 
     def _changed(self) -> None:
         """Tell autograd, as an in-place operation would."""
@@ -119,11 +127,14 @@ def _facts(tensor: Tensor | None) -> tuple[int, int, int] | bool | None:
     return tensor.data_ptr(), tensor.numel(), _KINDS[tensor.dtype]
 
 
-def _share(size: int, work: Callable[[int, int], Any]) -> list[Any]:
-    """Do all parts of some work on as many threads as PyTorch uses, this one included, and return what each returned."""
+def _share(size: int, work: Callable[[int, int, int], Any]) -> list[Any]:
+    """Do all of some work, on as many threads as PyTorch uses where it is large, and return what each call returned.
+
+    ``work(part, parts, threads)`` does one of equal parts on threads that it starts itself.
+    """
     threads = torch.get_num_threads() if size > _ALONE else 1
-    if threads == 1:
-        return [work(0, 1)]
+    if threads == 1 or _borrowed:
+        return [work(0, 1, threads)]
     parts = _PARTS * threads
     todo, done = deque(range(parts)), []
 
@@ -133,7 +144,7 @@ def _share(size: int, work: Callable[[int, int], Any]) -> list[Any]:
                 part = todo.popleft()
             except IndexError:  # another thread was quicker
                 return
-            done.append(work(part, parts))
+            done.append(work(part, parts, 1))
 
     others = _call(take, threads - 1)
     take()
@@ -156,8 +167,8 @@ def _call(work: Callable[[], None], times: int) -> list[Any]:
 
 def _forget_workers() -> None:
     """Threads do not survive a fork."""
-    global _workers  # noqa: PLW0603
-    _workers = None
+    global _workers, _borrowed  # noqa: PLW0603
+    _workers, _borrowed = None, False
 
 
 if hasattr(os, "register_at_fork"):
