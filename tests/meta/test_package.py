@@ -46,6 +46,8 @@ def test_public_names_are_importable_documented_and_typed(module):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_all_names_exist(name):
+    if name.startswith("gradclip.backends.triton_"):
+        pytest.importorskip("triton", reason="the GPU kernels need Triton, which has no wheels for this platform")
     module = import_module(name)
     assert module.__doc__, f"{name} does not say what it is"
     for public in getattr(module, "__all__", []):

@@ -6,7 +6,8 @@ float64, bfloat16 and float16 on the CPU whose elements fill one stretch of memo
 
 Large work is shared by ``torch.get_num_threads()`` threads, which take one part after another until none is left: threads of
 PyTorch's own OpenMP runtime, which its last operation left awake; Python threads where there is none, and after a fork, which
-OpenMP threads do not survive. Every piece of a tensor has a sum of its own and these are joined in order, so the results do not depend on the threads.
+OpenMP threads do not survive. Every piece of a tensor has a sum of its own and these are joined in order, so the results do
+not depend on the threads.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class Table(NamedTuple):
         self._changed()
 
     def clamp(self, low: float, high: float) -> tuple[array[float], bool]:
-        """Clamp every element to [low, high], in place; return the largest size in every cell before, and whether any was outside.
+        """Clamp every element to [low, high], in place; return each cell's largest size before, and whether any was outside.
 
         For tables whose cells are tensors.
         """
@@ -167,7 +168,7 @@ def _call(work: Callable[[], None], times: int) -> list[Any]:
 
 def _forget_workers() -> None:
     """Threads do not survive a fork."""
-    global _workers, _borrowed  # noqa: PLW0603
+    global _workers, _borrowed
     _workers, _borrowed = None, False
 
 

@@ -5,26 +5,35 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from gradclip.backends import kernel
+from gradclip.backends import kernel, torch_triton
 from gradclip.backends.torch_norms import carrier, joined, norms_of, unit_norms, vector
-from gradclip.backends.torch_payload import Payload, PlainPayloads, values_of
+from gradclip.backends.torch_payload import DevicePayloads, Payload, Payloads, PlainPayloads, values_of
+from gradclip.backends.torch_triton import DeviceTable
 from gradclip.errors import TargetError
 from gradclip.scopes import Partition
 
-__all__ = ["clamp", "combine", "elements", "measure", "scale_elements", "scale_tensors", "scale_units"]
+__all__ = ["clamp", "clamp_each", "combine", "elements", "measure", "scale_elements", "scale_tensors", "scale_units"]
 
 _FEW = 1000
 """Up to this many norms on the CPU, Python numbers are combined quicker than tensors."""
+
+_SOME = 1 << 16
+"""Up to this many norms on a GPU, one program combines them quicker than PyTorch's operations are started."""
 
 
 def measure(payloads: Sequence[Payload], p: float, partition: Partition, device: torch.device) -> Tensor:
     """Return the norm of every cell (a tensor, or a unit of one) as a vector on ``device``; no gradient measures 0."""
     if partition.views is None:
-        return norms_of(values_of(payloads), p, device, payloads.table if isinstance(payloads, PlainPayloads) else None)
+        known = payloads.table if isinstance(payloads, (PlainPayloads, DevicePayloads)) else None
+        return norms_of(values_of(payloads), p, device, known)
+    on_device = torch_triton.describe(values_of(payloads), partition.cells, p) if _runs(payloads, partition) else None
+    if on_device is not None and not on_device.left_out:
+        return on_device.norms(p).to(device)
     table = kernel.describe(values_of(payloads), partition.cells) if _runs(payloads, partition) and kernel.takes(p) else None
     if table is not None and not table.left_out:
         return vector(table.norms(p))
@@ -39,7 +48,9 @@ def combine(cells: Tensor, p: float, index: Tensor | None, count: int) -> Tensor
     """
     if cells.numel() == 0:
         return torch.zeros(count, dtype=cells.dtype, device=cells.device)
-    if index is None and cells.device.type == "cpu" and cells.numel() <= _FEW:
+    if index is None and cells.numel() <= _SOME and cells.dtype == torch.float64 and torch_triton.usable(cells, p):
+        return torch_triton.conclude(cells, p, math.inf, cells.dtype)[0].reshape(1)
+    if index is None and cells.device.type == "cpu" and cells.numel() <= _FEW and not torch.compiler.is_compiling():
         return vector(array("d", (joined(cells.tolist(), p),)))
     if math.isinf(p):
         if index is None:
@@ -58,6 +69,11 @@ def scale_tensors(payloads: Sequence[Payload], factors: Sequence[float] | Tensor
 
     Python numbers skip what has factor 1; a tensor of factors is multiplied without asking the host.
     """
+    on_device = _on_device(payloads)
+    if on_device is not None:
+        on_device.scale(factors)
+        payloads = [payloads[i] for i in on_device.left_out]
+        factors = factors[on_device.left_out] if isinstance(factors, Tensor) else [factors[i] for i in on_device.left_out]
     if isinstance(factors, Tensor):
         for payload, own in zip(payloads, factors.unbind(), strict=True):
             if payload.values is not None:
@@ -83,7 +99,12 @@ def scale_units(payloads: Sequence[Payload], factors: Sequence[Tensor], partitio
     """Multiply each output unit by its factor, in place."""
     assert partition.views is not None
     changing = [x if factor.numel() else None for x, factor in zip(values_of(payloads), factors, strict=True)]
-    table = kernel.describe(changing, [factor.numel() for factor in factors]) if _runs(payloads, partition) else None
+    lengths = [factor.numel() for factor in factors]
+    on_device = torch_triton.describe(changing, lengths) if _runs(payloads, partition) else None
+    if on_device is not None and not on_device.left_out:
+        on_device.scale(torch.cat(list(factors)))
+        return
+    table = kernel.describe(changing, lengths) if _runs(payloads, partition) else None
     if table is not None and table.pieces and not table.left_out:
         table.scale(torch.cat([torch.zeros(0, dtype=torch.float64), *factors]).numpy())
         return
@@ -103,17 +124,24 @@ def clamp(payloads: Sequence[Payload], low: float, high: float) -> None:
     """Clamp every element to [low, high], in place; a complex element keeps its angle."""
     tensors = values_of(payloads)
     turned = low != -high and any(x is not None and x.is_neg() for x in tensors)  # memory that holds the other sign
+    on_device = None if turned else _on_device(payloads)
+    if on_device is not None:
+        on_device.clamp(low, high)
+        tensors = [tensors[i] for i in on_device.left_out]
     table = None if turned else kernel.describe(tensors)
     if table is not None:
         table.clamp(low, high)
     for values in tensors if table is None else [tensors[i] for i in table.left_out]:
-        if values is None:
-            continue
-        if values.is_complex():
-            size = values.abs()
-            _multiply(values, torch.where(size > high, high / size, torch.ones_like(size)))
-        else:
-            values.clamp_(low, high)
+        if values is not None:
+            _clamp(values, low, high)
+
+
+def clamp_each(payloads: Sequence[Payload], limits: Tensor) -> None:
+    """Clamp the elements of each tensor to its own limit, in place, without asking the host."""
+    for payload, limit in zip(payloads, limits.unbind(), strict=True):
+        if payload.values is not None:
+            own = limit.to(payload.values.device)
+            _clamp(payload.values, -own, own)
 
 
 def elements(payloads: Sequence[Payload], device: torch.device) -> Tensor:
@@ -132,10 +160,23 @@ def scale_elements(payloads: Sequence[Payload], factors: Sequence[Tensor]) -> No
         _multiply(payload.values, own[tuple(payload.indices)] if payload.indices is not None else own)
 
 
+def _clamp(values: Tensor, low: Any, high: Any) -> None:
+    if values.is_complex():
+        size = values.abs()
+        _multiply(values, torch.where(size > high, high / size, torch.ones_like(size)))
+    else:
+        values.clamp_(low, high)
+
+
+def _on_device(payloads: Sequence[Payload]) -> DeviceTable | None:
+    """How the kernels of a GPU see the gradients, if there is one that they take."""
+    return payloads.table if isinstance(payloads, DevicePayloads) else torch_triton.describe(values_of(payloads))
+
+
 def _runs(payloads: Sequence[Payload], partition: Partition) -> bool:
     """Whether the units of every tensor are runs of its elements, one after another."""
     assert partition.views is not None
-    plain = isinstance(payloads, PlainPayloads) or all(x.indices is None for x in payloads)
+    plain = isinstance(payloads, Payloads) or all(x.indices is None for x in payloads)
     return plain and all(view[1] == 1 for view in partition.views)
 
 
@@ -173,6 +214,10 @@ def _multiply(values: Tensor, factor: Tensor) -> None:
 def exceeds(payloads: Sequence[Payload], low: float, high: float, device: torch.device) -> Tensor:
     """Return whether any element lies outside [low, high], as a 0-dim tensor on ``device``."""
     found = torch.zeros((), dtype=torch.bool, device=device)
+    on_device = _on_device(payloads)
+    if on_device is not None and not any(x is not None and x.is_neg() for x in values_of(payloads)):
+        found |= on_device.outside(low, high).to(device)
+        payloads = [payloads[i] for i in on_device.left_out]
     for payload in payloads:
         if payload.values is not None and payload.values.numel():
             if payload.values.is_complex():

@@ -1,9 +1,9 @@
 """Measure PyTorch tensors: p-norms carried in float64, safe from overflow, whatever the tensors' dtype.
 
-Plain tensors on the CPU are measured by the compiled kernel, where there is one. Everything else sums squares in float32
-over rows of 256 elements and carries the row norms in float64: one read of the bytes, relative error near 1e-8. Where float32
-squares overflow or vanish (elements beyond 1e19 or below 1e-19), the tensor is measured again in float64, and float64 itself
-is scaled by its largest element first.
+Plain tensors are measured by the compiled kernel on the CPU, and by the Triton kernels on a GPU, where there are such.
+Everything else on the CPU sums squares in float32 over rows of 256 elements and carries the row norms in float64: one read of
+the bytes, relative error near 1e-8. Where float32 squares overflow or vanish (elements beyond 1e19 or below 1e-19), the tensor
+is measured again in float64, and float64 itself is scaled by its largest element first.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gradclip.backends import kernel
+from gradclip.backends import kernel, torch_triton
 from gradclip.backends.kernel import Table
+from gradclip.backends.torch_triton import DeviceTable
 
 __all__ = ["carrier", "joined", "norm_of", "norms_of", "unit_norms", "vector"]
 
@@ -35,11 +36,19 @@ def carrier(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def norms_of(tensors: Sequence[Tensor | None], p: float, device: torch.device, table: Table | None = None) -> Tensor:
+def norms_of(
+    tensors: Sequence[Tensor | None], p: float, device: torch.device, table: Table | DeviceTable | None = None
+) -> Tensor:
     """Return the p-norm of each tensor as one vector on ``device``; a NaN or Inf element makes its norm non-finite.
 
-    None measures 0. ``table`` is the kernel's view of the tensors, where somebody has it already.
+    None measures 0. ``table`` is a kernel's view of the tensors, where somebody has it already.
     """
+    if table is None:
+        table = torch_triton.describe(tensors, p=p)
+    if isinstance(table, DeviceTable):
+        if kernel.takes(p):
+            return _norms_on_device(tensors, p, table).to(device)
+        table = None
     if kernel.takes(p) and device.type == "cpu":
         table = table or kernel.describe(tensors)
         if table is not None:
@@ -53,6 +62,15 @@ def norms_of(tensors: Sequence[Tensor | None], p: float, device: torch.device, t
     zero = torch.zeros((), dtype=kept, device=device)
     each = [zero if t is None else norm_of(t, p).to(device=device, dtype=kept) for t in tensors]
     return torch.stack(each) if each else torch.zeros(0, dtype=kept, device=device)
+
+
+def _norms_on_device(tensors: Sequence[Tensor | None], p: float, table: DeviceTable) -> Tensor:
+    norms = table.norms(p)
+    for i in table.left_out:
+        tensor = tensors[i]
+        if tensor is not None:
+            norms[i] = norm_of(tensor, p)
+    return norms
 
 
 def vector(numbers: array[float]) -> Tensor:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from gradclip.backends.kernel import Table
+from gradclip.backends.torch_triton import DeviceTable
 from gradclip.errors import TargetError
 
-__all__ = ["Payload", "PlainPayloads", "payload_of", "values_of"]
+__all__ = ["DevicePayloads", "Payload", "Payloads", "PlainPayloads", "payload_of", "values_of"]
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,11 @@ class Payload:
         return stored.to_dense()
 
 
-class PlainPayloads(Sequence[Payload]):
+class Payloads(Sequence[Payload]):
     """The payloads of plain gradients, each the gradient itself: made only where somebody looks at them one by one."""
 
-    def __init__(self, table: Table, shapes: Sequence[tuple[int, ...]]) -> None:
-        self.table = table
-        """The kernel's view of them; it can take every one."""
-        self.values = table.tensors
+    def __init__(self, values: Sequence[Tensor | None], shapes: Sequence[tuple[int, ...]]) -> None:
+        self.values = values
         """The gradients."""
         self._shapes = shapes
 
@@ -67,9 +66,27 @@ class PlainPayloads(Sequence[Payload]):
         return len(self.values)
 
 
+class PlainPayloads(Payloads):
+    """Gradients on the CPU, every one of which the compiled kernel can take."""
+
+    def __init__(self, table: Table, shapes: Sequence[tuple[int, ...]]) -> None:
+        super().__init__(table.tensors, shapes)
+        self.table = table
+        """The kernel's view of them."""
+
+
+class DevicePayloads(Payloads):
+    """Gradients on one GPU, every one of which the kernels there can take."""
+
+    def __init__(self, table: DeviceTable, shapes: Sequence[tuple[int, ...]]) -> None:
+        super().__init__(table.tensors, shapes)
+        self.table = table
+        """The kernels' view of them."""
+
+
 def values_of(payloads: Sequence[Payload]) -> Sequence[Tensor | None]:
     """Return the values of each payload."""
-    return payloads.values if isinstance(payloads, PlainPayloads) else [payload.values for payload in payloads]
+    return payloads.values if isinstance(payloads, Payloads) else [payload.values for payload in payloads]
 
 
 def payload_of(grad: Tensor | None, shape: torch.Size, name: str) -> tuple[Payload, Tensor | None]:

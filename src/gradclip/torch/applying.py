@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -9,11 +10,15 @@ import torch
 from torch import Tensor
 
 from gradclip.backends import torch_eager as backend
-from gradclip.backends.torch_payload import Payload
+from gradclip.backends.torch_norms import vector
+from gradclip.backends.torch_payload import Payload, PlainPayloads
+from gradclip.nonfinite import Skip
+from gradclip.rescales import Clamp, Drop
 from gradclip.scopes import PerElement
+from gradclip.thresholds import Context
 from gradclip.torch.deciding import Decision, Step
 
-__all__ = ["Applied", "apply"]
+__all__ = ["Applied", "apply", "clamp_at_once"]
 
 Applied: TypeAlias = tuple[Tensor, Tensor | bool]
 """The norm of every cell afterwards, and whether anything was changed."""
@@ -30,9 +35,29 @@ def apply(step: Step, decision: Decision, host: Sequence[float] | None) -> Appli
     """
     if step.plan.clamps:
         return _clamp(step, decision, host)
+    if isinstance(step.plan.clipping.rescale, Clamp):
+        return _clamp_tensors(step, decision, host)
     if step.plan.per_tensor:
         return _scale_tensors(step, decision, host)
     return _scale_parts(step, decision, host)
+
+
+def clamp_at_once(step: Step) -> tuple[Decision, Applied] | None:
+    """Measure and clamp in one pass; None where that cannot be, or where a NaN found on the way would come too late.
+
+    Under ``Skip`` it does not: every gradient is dropped then.
+    """
+    plan, payloads = step.plan, step.payloads
+    late = not isinstance(plan.clipping.nonfinite, Skip)
+    if late or not plan.clamps or not plan.partition.complete or not isinstance(payloads, PlainPayloads):
+        return None
+    low, high, state = plan.clipping.threshold.bounds(torch.empty(0), step.known.state or {}, Context(step.known.number))
+    if low != -high:
+        return None
+    norms, clipped = payloads.table.clamp(low, high)
+    cells = vector(norms)
+    decision = Decision(cells, cells.new_zeros(0), high, state, (float(low), float(high)))
+    return decision, (cells.clamp(max=high) if clipped else cells, clipped)
 
 
 def _scale_tensors(step: Step, decision: Decision, host: Sequence[float] | None) -> Applied:
@@ -41,10 +66,19 @@ def _scale_tensors(step: Step, decision: Decision, host: Sequence[float] | None)
     factors = step.plan.cell_factors(decision.factors)
     after = decision.cells * factors
     if host is None:
-        backend.scale_tensors(step.payloads, factors)
+        if not _carried(step, decision.factors):
+            backend.scale_tensors(step.payloads, factors)
         return after, (decision.factors != 1).any()
-    backend.scale_tensors(step.payloads, [1.0 if block is None else host[block] for block in step.plan.partition.first])
+    if not _carried(step, host):
+        backend.scale_tensors(step.payloads, [1.0 if block is None else host[block] for block in step.plan.partition.first])
     return after, True
+
+
+def _carried(step: Step, factors: Tensor | Sequence[float]) -> bool:
+    """Hand one factor that all gradients share to somebody who multiplies by it anyway; False where there is nobody."""
+    partition = step.plan.partition
+    alone = partition.count == 1 and partition.complete and not isinstance(step.plan.clipping.rescale, Drop)
+    return alone and step.known.carry is not None and step.known.carry(factors[0])
 
 
 def _scale_parts(step: Step, decision: Decision, host: Sequence[float] | None) -> Applied:
@@ -75,3 +109,18 @@ def _clamp(step: Step, decision: Decision, host: Sequence[float] | None) -> Appl
         return step.measure(), clipped
     kept = step.plan.included_cells(decision.cells)
     return torch.where(kept, decision.cells.clamp(max=high), decision.cells), clipped
+
+
+def _clamp_tensors(step: Step, decision: Decision, host: Sequence[float] | None) -> Applied:
+    """Clamp the elements of every tensor to the limit of its block; the host was told those that bind."""
+    inside = step.plan.included_cells(decision.cells)
+    limits = torch.where(inside, step.plan.cell_factors(decision.binding), math.inf)
+    after = torch.minimum(decision.cells, limits)
+    if host is None:
+        backend.clamp_each(step.payloads, limits)
+        return after, (limits < math.inf).any()
+    own = [math.inf if block is None else host[block] for block in step.plan.partition.first]
+    for payload, bound in zip(step.payloads, own, strict=True):
+        if bound < math.inf:
+            backend.clamp([payload], -bound, bound)
+    return after, min(own, default=math.inf) < math.inf

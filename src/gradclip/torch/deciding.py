@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
@@ -16,27 +16,32 @@ from gradclip.backends import torch_eager as backend
 from gradclip.backends.torch_norms import joined, vector
 from gradclip.backends.torch_payload import Payload, PlainPayloads, values_of
 from gradclip.errors import TargetError
+from gradclip.rescales import Clamp
 from gradclip.thresholds import Context
 from gradclip.torch.plan import Plan
 
-__all__ = ["Decision", "Known", "State", "Step", "decide"]
+__all__ = ["Carry", "Decision", "Known", "State", "Step", "decide"]
 
 _CPU = torch.device("cpu")
 
 State: TypeAlias = Mapping[str, Tensor]
+Carry: TypeAlias = Callable[[float | Tensor], bool]
+"""Take over one factor for all gradients; False where that cannot be."""
 
 
 @dataclass(frozen=True)
 class Known:
     """What a step knows besides its gradients.
 
-    ``lrs`` is the learning rate of each parameter, where an optimizer tells.
+    ``lrs`` is the learning rate of each parameter, where an optimizer tells; ``carry`` multiplies by one factor that all
+    gradients share, in place of a pass over them.
     """
 
     weights: Sequence[Tensor] | None = None
     lrs: Sequence[float] | None = None
     state: State | None = None
     number: int = 0
+    carry: Carry | None = None
 
 
 @dataclass(frozen=True)
@@ -72,10 +77,17 @@ class Decision:
     host: Sequence[float] | None = None
     """The factors, where the host decided and found every norm finite."""
 
+    @property
+    def binding(self) -> Tensor:
+        """The limit of each block that exceeds it, inf for the others."""
+        return torch.where(self.factors < 1, self.limits + torch.zeros_like(self.factors), math.inf)
+
     def asked(self, plan: Plan) -> Tensor:
-        """What the host has to know to apply: the factor of each block, or which tensors have one other than 1."""
+        """What the host has to know to apply: each block's factor (or limit), or which tensors have one other than 1."""
         if plan.clamps:
             return self.cells
+        if isinstance(plan.clipping.rescale, Clamp):
+            return self.binding
         if plan.per_tensor:
             return self.factors
         changed = [(factors != 1).any().reshape(1) for factors in plan.split(self.factors)]
@@ -102,7 +114,7 @@ def decide(step: Step) -> Decision:
         state = threshold.init(norms)
     context = Context(step.known.number, _weight_norms(step), _learning_rates(step))
     limits, state = threshold.limits(norms, state, context)
-    return Decision(cells, rescale.factors(norms, limits), limits, state)
+    return Decision(cells, rescale.factors(norms, limits, step.known.number), limits, state)
 
 
 def _decide_on_host(step: Step, cells: Tensor) -> Decision | None:

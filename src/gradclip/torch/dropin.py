@@ -15,15 +15,18 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from gradclip.backends import kernel
+from gradclip.backends import kernel, torch_ops, torch_triton
 from gradclip.backends.torch_eager import combine, scale_tensors
 from gradclip.backends.torch_norms import joined, norms_of
 from gradclip.backends.torch_payload import Payload
+from gradclip.backends.torch_triton import DeviceTable
 
 __all__ = ["clip_grad_norm", "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm"]
 
 TensorOrTensors: TypeAlias = Tensor | Iterable[Tensor]
 
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+"""What the kernels of a GPU take."""
 _SMALL = 4096
 """Up to this many elements, clamping is quicker than looking whether it is needed."""
 
@@ -99,6 +102,9 @@ def clip_grad_norm_(
     (tensor(5.), tensor([0.6000, 0.8000]))
     """
     grads = _gradients(parameters)
+    on_device = torch_triton.describe(grads, p=float(norm_type))
+    if on_device is not None and not on_device.left_out:
+        return _clip_on_device(on_device, float(norm_type), float(max_norm), error_if_nonfinite)
     total, dtype = _total(grads, float(norm_type), error_if_nonfinite, foreach)
     _scale(grads, float(max_norm), total)
     return _tensor(total, dtype)
@@ -150,6 +156,13 @@ def clip_grad_value_(parameters: TensorOrTensors, clip_value: float, foreach: bo
     bound = float(clip_value)
     listed = [parameters] if isinstance(parameters, Tensor) else parameters
     grads = [p.grad for p in listed if p.grad is not None]
+    if _for_kernels(grads) and bound >= 0:
+        torch_ops.clamp_(grads, -bound, bound)
+        return
+    on_device = torch_triton.describe(grads) if bound >= 0 else None
+    if on_device is not None:
+        on_device.clamp(-bound, bound)
+        grads = [grads[i] for i in on_device.left_out]
     table = kernel.describe(grads) if bound >= 0 else None
     if table is not None:
         table.clamp(-bound, bound)
@@ -174,12 +187,31 @@ def _total(grads: list[Tensor], p: float, error_if_nonfinite: bool, foreach: boo
     if not grads:
         return 0.0, torch.float32
     total, dtype = _measured(grads, p, foreach)
-    if error_if_nonfinite and not (math.isfinite(total) if isinstance(total, float) else bool(total.isfinite())):
+    if error_if_nonfinite:
+        _refuse_nonfinite(total, p)
+    return total, dtype
+
+
+def _refuse_nonfinite(total: Tensor | float, p: float) -> None:
+    if not (math.isfinite(total) if isinstance(total, float) else bool(total.isfinite())):
         raise RuntimeError(
             f"The total norm of order {p} for gradients from `parameters` is non-finite, so it cannot be clipped. To disable "
             "this error and scale the gradients by the non-finite norm anyway, set `error_if_nonfinite=False`"
         )
-    return total, dtype
+
+
+def _clip_on_device(table: DeviceTable, p: float, max_norm: float, error_if_nonfinite: bool) -> Tensor:
+    """Measure, decide and scale on the device; the host is asked only for the sake of an error."""
+    total, factor, returned = torch_triton.conclude(table.norms(p), p, max_norm, torch.float32)
+    if error_if_nonfinite:
+        _refuse_nonfinite(total, p)
+    table.scale(factor.reshape(1))
+    return returned
+
+
+def _for_kernels(grads: list[Tensor]) -> bool:
+    """Whether a compiler is tracing, and the gradients are such as its operations for lists of tensors are quick with."""
+    return bool(grads) and torch.compiler.is_compiling() and all(torch_triton.takes(g) and g.dtype in _DTYPES for g in grads)
 
 
 def _measured(grads: list[Tensor], p: float, foreach: bool | None) -> tuple[Tensor | float, torch.dtype]:
@@ -189,6 +221,8 @@ def _measured(grads: list[Tensor], p: float, foreach: bool | None) -> tuple[Tens
         dtype = torch.float64 if table.has_float64 else torch.float32
         return _overflowing(joined(table.norms(p), p), p, dtype), dtype
     dtype = _returned(grads)
+    if kernel.takes(p) and _for_kernels(grads):
+        return combine(torch_ops.norms(grads, p), p, None, 1).reshape(()), dtype
     if special or not all(type(g) is Tensor and g.layout == torch.strided for g in grads):
         # p <= 0, distributed and other special tensors, or a compiler tracing: torch's own
         return torch.nn.utils.get_total_norm(grads, p, error_if_nonfinite=False, foreach=foreach), dtype
@@ -219,6 +253,12 @@ def _scale(grads: list[Tensor], max_norm: float, total: Tensor | float) -> None:
         factor = 1.0 if ratio > 1 else ratio  # NaN stays NaN
     else:
         coefficient = torch.clamp(max_norm / (total + 1e-6), max=1.0)
+        if _for_kernels(grads):
+            torch_ops.scale_(grads, coefficient.double().expand(len(grads)))
+            return
+        if type(total) is Tensor and torch_triton.usable(total):
+            scale_tensors([Payload(g, g.shape) for g in grads], coefficient.expand(len(grads)))
+            return
         if type(total) is not Tensor or total.device.type != "cpu" or torch.compiler.is_compiling():
             for grad in grads:
                 grad.mul_(coefficient.to(grad.device))

@@ -13,14 +13,14 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from gradclip.backends import kernel
-from gradclip.backends.torch_payload import Payload, PlainPayloads, payload_of
+from gradclip.backends import kernel, torch_triton
+from gradclip.backends.torch_payload import DevicePayloads, Payload, PlainPayloads, payload_of
 from gradclip.errors import NonFiniteGradientError, TargetError
 from gradclip.nonfinite import Propagate, Raise, Skip, Zero
 from gradclip.rescales import Drop
 from gradclip.result import ClipResult
 from gradclip.thresholds import Bounds
-from gradclip.torch.applying import Applied, apply
+from gradclip.torch.applying import Applied, apply, clamp_at_once
 from gradclip.torch.deciding import Decision, Known, State, Step, decide
 from gradclip.torch.plan import Plan
 
@@ -40,6 +40,11 @@ def run(plan: Plan, grads: Sequence[Tensor | None], put: Put, known: Known) -> t
         known: weights, learning rates, state and step number.
     """
     step = Step(plan, _payloads(plan, grads, put), known)
+    at_once = clamp_at_once(step)
+    if at_once is not None:
+        if not bool(at_once[0].cells.isfinite().all()):
+            return _on_nonfinite(step, at_once[0], (), put)
+        return _result(step, *at_once, True), at_once[0].state
     decision = decide(step)
     host = decision.host
     if host is None:
@@ -58,6 +63,9 @@ def run(plan: Plan, grads: Sequence[Tensor | None], put: Put, known: Known) -> t
 
 
 def _payloads(plan: Plan, grads: Sequence[Tensor | None], put: Put) -> Sequence[Payload]:
+    on_device = torch_triton.describe(grads)
+    if on_device is not None and not on_device.left_out:
+        return DevicePayloads(on_device, [e.shape for e in plan.target.entries])
     table = kernel.describe(grads)
     if table is not None and not table.left_out:  # plain real tensors: nothing to prepare, nothing to refuse
         return PlainPayloads(table, [e.shape for e in plan.target.entries])

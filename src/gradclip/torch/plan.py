@@ -82,10 +82,24 @@ class Plan:
             torch.arange(len(self.partition.cells)), torch.tensor(self.partition.cells, dtype=torch.long)
         )
 
+    @cached_property
+    def _inside(self) -> Tensor:
+        """Which tensors are part of a block."""
+        return torch.tensor([f is not None for f in self.partition.first], dtype=torch.bool)
+
+    @cached_property
+    def _sent(self) -> dict[tuple[str, torch.device], Tensor]:
+        return {}
+
+    def _on(self, name: str, device: torch.device) -> Tensor:
+        """Return a part of the layout on a device; it is sent there once, since sending waits for the device."""
+        if (name, device) not in self._sent:
+            self._sent[name, device] = getattr(self, name).to(device)
+        return self._sent[name, device]
+
     def included_cells(self, like: Tensor) -> Tensor:
         """Which cells (tensors, under the element scope) are part of a block."""
-        inside = [f is not None for f in self.partition.first]
-        return torch.tensor(inside, dtype=torch.bool, device=like.device)
+        return self._on("_inside", like.device)
 
     def block_norms(self, cells: Tensor, payloads: Sequence[Payload]) -> Tensor:
         """Return the norm of every block from the norms of the cells (of the elements themselves, under that scope)."""
@@ -95,13 +109,13 @@ class Plan:
         p = self.partition
         norms = cells
         if not p.identity or p.count == 1:
-            index = None if p.complete and p.count == 1 else self._first.to(cells.device)
+            index = None if p.complete and p.count == 1 else self._on("_first", cells.device)
             norms = backend.combine(cells, self.clipping.norm.p, index, p.count + 1)[: p.count]
         if not self.clipping.norm.mean:
             return norms
         sizes = self.sizes(payloads).to(cells.device)
         totals = torch.zeros(p.count + 1, dtype=cells.dtype, device=cells.device)
-        totals.index_add_(0, self._first.to(cells.device), sizes)
+        totals.index_add_(0, self._on("_first", cells.device), sizes)
         return self._mean(norms, totals[: p.count])
 
     def largest(self, of_tensors: Tensor) -> Tensor:
@@ -111,8 +125,8 @@ class Plan:
             included = [numel for numel, first in zip(p.cells, p.first, strict=True) if first is not None]
             kept = of_tensors[self.included_cells(of_tensors)]
             return torch.repeat_interleave(kept, torch.tensor(included, device=kept.device))
-        cells = of_tensors if p.views is None else of_tensors[self._tensor_of.to(of_tensors.device)]
-        return backend.combine(cells, math.inf, self._first.to(cells.device), p.count + 1)[: p.count]
+        cells = of_tensors if p.views is None else of_tensors[self._on("_tensor_of", of_tensors.device)]
+        return backend.combine(cells, math.inf, self._on("_first", cells.device), p.count + 1)[: p.count]
 
     def cell_factors(self, factors: Tensor) -> Tensor:
         """Return the factor of every cell: its block's, or 1 where it is left out."""
@@ -121,7 +135,7 @@ class Plan:
             return factors
         if p.complete and p.count == 1:
             return factors.expand(len(p.first))
-        return torch.cat([factors, factors.new_ones(1)])[self._first.to(factors.device)]
+        return torch.cat([factors, factors.new_ones(1)])[self._on("_first", factors.device)]
 
     def split(self, factors: Tensor) -> list[Tensor]:
         """Return each tensor's own factors, none where it is left out."""
@@ -141,7 +155,7 @@ class Plan:
         """Return the plain p-norm of each tensor."""
         if self.partition.views is None:
             return cells
-        return backend.combine(cells, self.clipping.norm.p, self._tensor_of.to(cells.device), len(self.partition.cells))
+        return backend.combine(cells, self.clipping.norm.p, self._on("_tensor_of", cells.device), len(self.partition.cells))
 
     def by_tensor(self, cells: Tensor, sizes: Tensor | None) -> Tensor:
         """Return the norm of each tensor, in the method's norm."""
@@ -160,7 +174,7 @@ class Plan:
         if None in self.partition.first:
             kept = self.included_cells(cells)
             if self.partition.views is not None:
-                kept = kept[self._tensor_of.to(cells.device)]
+                kept = kept[self._on("_tensor_of", cells.device)]
             cells = cells[kept]
             sizes = None if sizes is None else sizes[kept.to(sizes.device)]
         norm = backend.combine(cells, self.clipping.norm.p, None, 1)
