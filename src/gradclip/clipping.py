@@ -12,19 +12,22 @@ on their ratio, ``g <- g * phi(n / T)``. The classical methods, written out::
     smoothed clipping, Zhang et al. 2020         Clipping(Whole(), L2, Constant(1.0), Soft())
     Brock et al. 2021, adaptive clipping (AGC)   Clipping(PerUnit(), L2, Relative(0.01, floor=1e-3), Hard())
 
-:mod:`gradclip.recipes` gives each a name.
+:mod:`gradclip.recipes` gives each a name; :class:`gradclip.Chain` is two of them in turn.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gradclip.nonfinite import Nonfinite, Skip
 from gradclip.norms import L2, LINF, Norm
-from gradclip.rescales import Hard, Rescale
-from gradclip.scopes import PerElement, PerGroup, Scope, Whole
+from gradclip.rescales import Clamp, Hard, Rescale
+from gradclip.scopes import PerElement, PerGroup, PerUnit, Scope, Whole
 from gradclip.thresholds import Bounds, Constant, Threshold
+
+if TYPE_CHECKING:
+    from gradclip.chain import Chain
 
 __all__ = ["Clipping"]
 
@@ -63,6 +66,7 @@ class Clipping:
         if isinstance(self.scope, PerElement):
             _one_way_to_write_elements(self)
         _check_bounds(self)
+        _check_clamp(self)
         _check_group_thresholds(self)
 
     def __str__(self) -> str:
@@ -70,8 +74,13 @@ class Clipping:
 
         return spell(self)
 
+    @property
+    def stages(self) -> tuple[Clipping, ...]:
+        """The method itself, alone: a :class:`gradclip.Chain` has two."""
+        return (self,)
+
     @staticmethod
-    def parse(spelling: str) -> Clipping:
+    def parse(spelling: str) -> Clipping | Chain:
         """Read a short spelling (``"agc:0.01"``) or the long form that ``repr`` prints.
 
         Raises:
@@ -82,9 +91,11 @@ class Clipping:
         return parse(spelling)
 
 
-def as_clipping(clipping: Clipping | str) -> Clipping:
+def as_clipping(clipping: Clipping | Chain | str) -> Clipping | Chain:
     """Accept a recipe or its spelling wherever a method is asked for."""
-    if isinstance(clipping, Clipping):
+    from gradclip.chain import Chain
+
+    if isinstance(clipping, (Clipping, Chain)):
         return clipping
     if isinstance(clipping, str):
         return Clipping.parse(clipping)
@@ -112,6 +123,15 @@ def _check_bounds(clipping: Clipping) -> None:
         )
     if not threshold.symmetric and not isinstance(clipping.rescale, Hard):
         raise ValueError("an interval that is wider on one side fits only Hard(): make it symmetric or change the rescale")
+
+
+def _check_clamp(clipping: Clipping) -> None:
+    if not isinstance(clipping.rescale, Clamp):
+        return
+    if isinstance(clipping.scope, (PerElement, PerUnit)):
+        raise ValueError("Clamp() is for blocks of whole tensors: use Hard() with PerElement()")
+    if clipping.norm != LINF:
+        raise ValueError(f"Clamp() limits the largest element, so that is what must be measured: use LINF, not {clipping.norm}")
 
 
 def _check_group_thresholds(clipping: Clipping) -> None:

@@ -18,7 +18,7 @@ from gradclip import adaptive, rescales, scopes, thresholds
 from gradclip.clipping import Clipping
 from gradclip.norms import Norm
 
-__all__ = ["Reference", "clip", "norm_of"]
+__all__ = ["Reference", "at_step", "clip", "norm_of"]
 
 Float: TypeAlias = npt.NDArray[np.float64]
 Index: TypeAlias = tuple[Any, ...]
@@ -89,11 +89,11 @@ def clip(
         lr = None if lrs is None else max((lrs[i] for i, _ in block), default=0.0)
         low, high = _limits(clipping.threshold, number, w, lr, step) if limits is None else (-limits[number], limits[number])
         t = -low if isinstance(clipping.threshold, thresholds.Bounds) and g.real < 0 else high
-        f = _factor(clipping.rescale, n, t)
+        f = _factor(clipping.rescale, n, t, step)
         norms.append(n)
         factors.append(f)
         for i, at in block:
-            out[i][at] = arrays[i][at] * f
+            out[i][at] = _clamped(arrays[i][at], t) if isinstance(clipping.rescale, rescales.Clamp) else arrays[i][at] * f
     inside = [i for i, e in enumerate(entries) if not _left_out(clipping.scope, e.name)]
     before = norm_of(np.concatenate([arrays[i].ravel() for i in inside] or [np.zeros(0)]), clipping.norm)
     after = norm_of(np.concatenate([out[i].ravel() for i in inside] or [np.zeros(0)]), clipping.norm)
@@ -150,10 +150,8 @@ def _limits(
             return low, high
         case thresholds.Schedule(function=function):
             t = function(step)
-        case thresholds.Linear(start=a, end=b, steps=n):
-            t = a + (b - a) * min(1, step / n)
-        case thresholds.Cosine(start=a, end=b, steps=n):
-            t = a + (b - a) * (1 - np.cos(np.pi * min(1, step / n))) / 2
+        case thresholds.Warmup():
+            t = at_step(threshold, step)
         case thresholds.Relative(ratio=ratio, floor=floor):
             assert weight is not None
             t = ratio * max(weight, floor)
@@ -166,11 +164,33 @@ def _limits(
     return -t, t
 
 
-def _factor(rescale: rescales.Rescale, n: float, t: float) -> float:
+def at_step(value: float | thresholds.Warmup, step: int) -> float:
+    """Return a number that may move along a line or half a cosine, as it is at this step.
+
+    >>> [at_step(thresholds.Linear(10, 2, 4, after=2), step) for step in (0, 2, 4, 9)]
+    [10.0, 10.0, 6.0, 2.0]
+    """
+    match value:
+        case thresholds.Linear(start=a, end=b, steps=n, after=s):
+            return a + (b - a) * min(1, max(0, step - s) / n)
+        case thresholds.Cosine(start=a, end=b, steps=n, after=s):
+            return a + (b - a) * float(1 - np.cos(np.pi * min(1, max(0, step - s) / n))) / 2
+        case float() | int():
+            return value
+    raise NotImplementedError(type(value).__name__)
+
+
+def _clamped(values: npt.NDArray[Any], t: float) -> npt.NDArray[Any]:
+    """Bring what is larger than t down to it; the sign, or the angle, stays."""
+    size = np.abs(values)
+    return values * np.where(size > t, t / np.where(size == 0, 1, size), 1.0)
+
+
+def _factor(rescale: rescales.Rescale, n: float, t: float, step: int) -> float:
     if t == np.inf or n == 0:
         return 1.0
     match rescale:
-        case rescales.Hard():
+        case rescales.Hard() | rescales.Clamp():
             return t / n if n >= t else 1.0
         case rescales.Normalise():
             return t / n
@@ -178,7 +198,8 @@ def _factor(rescale: rescales.Rescale, n: float, t: float) -> float:
             return 1 / (1 + n / t)
         case rescales.Drop():
             return 0.0 if n > t else 1.0
-        case rescales.Band(low=low, max_gain=gain):
+        case rescales.Band(low=edge, max_gain=gain):
+            low = at_step(edge, step)
             return t / n if n > t else min(gain, low * t / n) if n < low * t else 1.0
     raise NotImplementedError(type(rescale).__name__)
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradclip import adaptive
+from gradclip.reference import at_step
 from gradclip.thresholds import Threshold
 
 __all__ = ["limits"]
@@ -74,13 +75,18 @@ def _adagc(rule: adaptive.EmaRatio, norms: Sequence[float], steps: npt.NDArray[A
     return found
 
 
-def _aggc(rule: adaptive.Ema, norms: Sequence[float], *_: Any) -> list[float]:
+def _aggc(rule: adaptive.Ema, norms: Sequence[float], steps: npt.NDArray[Any], *_: Any) -> list[float]:
     """AGGC's upper edge: the average takes this norm in, clipped by the edge before, then makes the new edge."""
     found: list[float] = []
-    average = norms[0] if norms else 0.0
-    for n in norms:
-        average = rule.beta * average + (1 - rule.beta) * min(n, rule.high * average)
-        found.append(rule.high * average)
+    average = 0.0
+    for step, n in zip(steps, norms, strict=True):
+        high = at_step(rule.high, int(step))
+        if not found:
+            average = n
+            found.append(max(high, 1.0) * n)
+            continue
+        average = rule.beta * average + (1 - rule.beta) * min(n, max(high * average, rule.min_gain * n))
+        found.append(max(high * average, rule.min_gain * n))
     return found
 
 
@@ -141,8 +147,29 @@ def _typical(rule: adaptive.Typical, norms: Sequence[float], *_: Any) -> list[fl
     return found
 
 
+def _adaclip(rule: adaptive.Mean, norms: Sequence[float], *_: Any) -> list[float]:
+    """Stable-SPAM's AdaClip: the moving average, corrected for its start."""
+    found: list[float] = []
+    m = 0.0
+    for t, n in enumerate(norms, 1):
+        m = rule.beta * m + (1 - rule.beta) * n
+        found.append(m / (1 - rule.beta**t))
+    return found
+
+
+def _adagn(rule: adaptive.Moments, norms: Sequence[float], *_: Any) -> list[float]:
+    """Stable-SPAM's AdaGN: the mean norm over the root of the mean square norm, both corrected for their start."""
+    found: list[float] = []
+    m = v = 0.0
+    for t, n in enumerate(norms, 1):
+        m = rule.beta1 * m + (1 - rule.beta1) * n
+        v = rule.beta2 * v + (1 - rule.beta2) * n**2
+        found.append(m / (1 - rule.beta1**t) / float(np.sqrt(v / (1 - rule.beta2**t))))
+    return found
+
+
 _FORMULAS: dict[type[Threshold], Callable[..., list[float]]] = {
     adaptive.ZScore: _zclip, adaptive.EmaRatio: _adagc, adaptive.Ema: _aggc, adaptive.SecondMoment: _spam,
     adaptive.Growth: _growth, adaptive.Percentile: _autoclip, adaptive.Quantile: _quantile, adaptive.Outlier: _skip_step,
-    adaptive.Typical: _typical,
+    adaptive.Typical: _typical, adaptive.Mean: _adaclip, adaptive.Moments: _adagn,
 }  # fmt: skip

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from gradclip._arrays import Array, namespace
+from gradclip.thresholds import Warmup, extremes, moved, number
 
-__all__ = ["Band", "Drop", "Hard", "Normalise", "Rescale", "Soft"]
+__all__ = ["Band", "Clamp", "Drop", "Hard", "Normalise", "Rescale", "Soft"]
 
 
 class Rescale(ABC):
@@ -20,16 +21,16 @@ class Rescale(ABC):
 
     formula: ClassVar[str]
 
-    def factors(self, norms: Array, limits: Array | float) -> Array:
+    def factors(self, norms: Array, limits: Array | float, step: int | Array = 0) -> Array:
         """Return the factor of each block, shaped like ``norms``; 1 where the limit is inf, else NaN for a NaN norm."""
         xp = namespace(norms)
         if isinstance(limits, float):
-            return xp.ones_like(norms) if limits == xp.inf else self.phi(norms, limits)
-        return xp.where(limits == xp.inf, xp.ones_like(norms), self.phi(norms, limits))
+            return xp.ones_like(norms) if limits == xp.inf else self.phi(norms, limits, step)
+        return xp.where(limits == xp.inf, xp.ones_like(norms), self.phi(norms, limits, step))
 
     @abstractmethod
-    def phi(self, norms: Array, limits: Array | float) -> Array:
-        """Return ``phi(n / T)`` for limits that are finite."""
+    def phi(self, norms: Array, limits: Array | float, step: int | Array = 0) -> Array:
+        """Return ``phi(n / T)`` for limits that are finite; only a rescale that moves reads the step."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,22 @@ class Hard(Rescale):
 
     formula: ClassVar[str] = "min(1, T/n)"
 
-    def phi(self, norms: Array, limits: Array | float) -> Array:
-        xp = namespace(norms)
-        one = xp.ones_like(norms)
-        return xp.where(norms <= limits, one, limits / xp.where(norms == 0, one, norms))
+    def phi(self, norms: Array, limits: Array | float, step: int | Array = 0) -> Array:
+        return _down(norms, limits)
+
+
+@dataclass(frozen=True)
+class Clamp(Rescale):
+    """Bring the elements above the limit down to it, and leave the others of their block: the largest ends at ``min(n, T)``.
+
+    For blocks of whole tensors, measured by their largest element; it bends the direction. (Under ``PerElement``, where a
+    block is one element, ``Hard`` does this.)
+    """
+
+    formula: ClassVar[str] = "clamp(g, -T, T)"
+
+    def phi(self, norms: Array, limits: Array | float, step: int | Array = 0) -> Array:
+        return _down(norms, limits)
 
 
 @dataclass(frozen=True)
@@ -50,7 +63,7 @@ class Normalise(Rescale):
 
     formula: ClassVar[str] = "T/n"
 
-    def phi(self, norms: Array, limits: Array | float) -> Array:
+    def phi(self, norms: Array, limits: Array | float, step: int | Array = 0) -> Array:
         xp = namespace(norms)
         one = xp.ones_like(norms)
         return xp.where(norms == 0, one, limits / xp.where(norms == 0, one, norms))
@@ -62,34 +75,38 @@ class Soft(Rescale):
 
     formula: ClassVar[str] = "1/(1 + n/T)"
 
-    def phi(self, norms: Array, limits: Array | float) -> Array:
+    def phi(self, norms: Array, limits: Array | float, step: int | Array = 0) -> Array:
         return 1.0 / (1.0 + norms / limits)
 
 
 @dataclass(frozen=True)
 class Band(Rescale):
-    """Keep each norm between ``low * T`` and ``T``, scaling up by at most ``max_gain``.
+    """Keep each norm between ``low * T`` and ``T``, scaling up by at most ``max_gain``; ``Linear`` or ``Cosine`` moves ``low``.
 
     Raises:
         ValueError: ``low`` outside [0, 1], or ``max_gain`` below 1.
     """
 
-    low: float = 0.5
+    low: float | Warmup = 0.5
     max_gain: float = 10.0
     formula: ClassVar[str] = "clip(1, low T/n, T/n)"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.low <= 1:
+        if not isinstance(self.low, Warmup):
+            object.__setattr__(self, "low", number(self.low, "a band's low edge"))
+        least, largest = extremes(self.low)
+        if not 0 <= least <= largest <= 1:
             raise ValueError(f"a band's low edge is a share of the limit between 0 and 1, not {self.low}")
         if not self.max_gain >= 1:
             raise ValueError(f"max_gain must be >= 1, not {self.max_gain}")
 
-    def phi(self, norms: Array, limits: Array | float) -> Array:
+    def phi(self, norms: Array, limits: Array | float, step: int | Array = 0) -> Array:
         xp = namespace(norms)
         one = xp.ones_like(norms)
+        low = moved(self.low, step, norms)
         ratio = limits / xp.where(norms == 0, one, norms)
-        gain = xp.where(self.low * ratio > self.max_gain, one * self.max_gain, self.low * ratio)
-        up = (norms < self.low * limits) & (norms > 0)
+        gain = xp.where(low * ratio > self.max_gain, one * self.max_gain, low * ratio)
+        up = (norms < low * limits) & (norms > 0)
         return xp.where(norms <= limits, xp.where(up, gain, one), ratio)
 
 
@@ -99,7 +116,13 @@ class Drop(Rescale):
 
     formula: ClassVar[str] = "0 if n > T else 1"
 
-    def phi(self, norms: Array, limits: Array | float) -> Array:
+    def phi(self, norms: Array, limits: Array | float, step: int | Array = 0) -> Array:
         xp = namespace(norms)
         zero: Any = norms * 0  # NaN stays NaN
         return xp.where(norms <= limits, xp.ones_like(norms), zero)
+
+
+def _down(norms: Array, limits: Array | float) -> Array:
+    xp = namespace(norms)
+    one = xp.ones_like(norms)
+    return xp.where(norms <= limits, one, limits / xp.where(norms == 0, one, norms))

@@ -1,7 +1,7 @@
 """The short spelling of a recipe, ``name:argument,argument,key=value``, and the long form that ``repr`` prints.
 
 Arguments are numbers, words, ``true``/``false``, lists with ``|`` between the items, and moving thresholds:
-``global_norm:cosine(10,1,1000)`` goes from 10 to 1 over 1000 steps.
+``global_norm:cosine(10,1,1000)`` goes from 10 to 1 over 1000 steps, ``cosine(10,1,1000,200)`` from step 200 on.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
 from gradclip import adaptive, nonfinite, norms, rescales, scopes, thresholds
+from gradclip.chain import Chain
 from gradclip.clipping import Clipping
 from gradclip.errors import RecipeError
 from gradclip.recipes import RECIPES, Recipe
@@ -27,7 +28,7 @@ _PATTERNS = ("exclude", "patterns")
 _MOVING: dict[str, Callable[..., thresholds.Threshold]] = {"linear": thresholds.Linear, "cosine": thresholds.Cosine}
 
 
-def parse(spelling: str) -> Clipping:
+def parse(spelling: str) -> Clipping | Chain:
     """Read a recipe from its short spelling or its long form.
 
     Raises:
@@ -37,7 +38,7 @@ def parse(spelling: str) -> Clipping:
     PerUnit(exclude=('head.*', '*.bias'), axis=None)
     """
     text = spelling.strip()
-    if text.startswith("Clipping("):
+    if text.startswith(("Clipping(", "Chain(")):
         return _parse_long(text)
     name, _, rest = text.partition(":")
     recipe = RECIPES.get(name.strip())
@@ -55,12 +56,27 @@ def parse(spelling: str) -> Clipping:
         raise RecipeError(f"cannot read {text!r}: {_readable(error, recipe)} ({usage})") from error
 
 
-def spell(clipping: Clipping) -> str:
+def spell(clipping: Clipping | Chain) -> str:
     """Write a method as its short spelling where a recipe has one, else in the long form.
 
     >>> spell(Clipping(threshold=thresholds.Linear(10, 1, 1000)))
     'global_norm:linear(10.0,1.0,1000)'
     """
+    fields: dict[str, Any] = {}
+    for stage in reversed(clipping.stages):
+        fields |= _fields(stage)
+    found: list[str] = []
+    for recipe in RECIPES.values():
+        given = {name: fields[name] for name in recipe.parameters if name in fields}
+        with suppress(TypeError, ValueError):
+            if recipe.build(**given) == clipping:
+                found.append(_short(recipe, given))
+    long = repr(clipping) if isinstance(clipping, Clipping) else f"Chain({', '.join(repr(str(s)) for s in clipping.stages)})"
+    return min(found, key=len, default=long)
+
+
+def _fields(clipping: Clipping) -> dict[str, Any]:
+    """Return what the axes hold, by the names that recipes give it."""
     parts = vars(clipping.threshold)
     nested = [vars(part) for part in parts.values() if isinstance(part, thresholds.Threshold)]
     fields: dict[str, Any] = {
@@ -71,13 +87,7 @@ def spell(clipping: Clipping) -> str:
         "per_tensor": isinstance(clipping.scope, scopes.PerTensor),
     }  # fmt: skip
     fields.setdefault("low", clipping.threshold)
-    found: list[str] = []
-    for recipe in RECIPES.values():
-        given = {name: fields[name] for name in recipe.parameters if name in fields}
-        with suppress(TypeError, ValueError):
-            if recipe.build(**given) == clipping:
-                found.append(_short(recipe, given))
-    return min(found, key=len, default=repr(clipping))
+    return fields
 
 
 def _arguments(recipe: Recipe, text: str) -> tuple[list[Any], dict[str, Any]]:
@@ -113,7 +123,7 @@ def _value(word: str) -> Any:
     if word.endswith(")"):
         name, _, inside = word[:-1].partition("(")
         if name not in _MOVING:
-            raise RecipeError(f"unknown threshold {word!r}: write linear(start,end,steps) or cosine(start,end,steps)")
+            raise RecipeError(f"unknown threshold {word!r}: write linear(start,end,steps) or cosine(start,end,steps,after)")
         try:
             return _MOVING[name](*(_value(part) for part in _split(inside)))
         except (TypeError, ValueError) as error:
@@ -137,11 +147,12 @@ def _short(recipe: Recipe, given: Mapping[str, Any]) -> str:
     for name, parameter in recipe.parameters.items():
         written = _written(given.get(name, parameter.default))
         unset = parameter.default is not Parameter.empty and written == _written(parameter.default)
+        bare = bare and name not in _PATTERNS and parameter.kind is not Parameter.KEYWORD_ONLY
         if (unset and parts) or (unset and not bare):
             bare = False
             continue
         parts.append(written if bare else f"{name}={written}")
-        bare = bare and name != "threshold" and parameter.kind is not Parameter.KEYWORD_ONLY
+        bare = bare and name != "threshold"
     return f"{recipe.name}:{','.join(parts)}" if parts else recipe.name
 
 
@@ -150,7 +161,8 @@ def _written(value: Any) -> str:
         case thresholds.Constant():
             return _written(value.value)
         case thresholds.Linear() | thresholds.Cosine():
-            inside = ",".join(_written(v) for v in (value.start, value.end, value.steps))
+            numbers = (value.start, value.end, value.steps, value.after)
+            inside = ",".join(_written(v) for v in (numbers if value.after else numbers[:3]))
             return f"{type(value).__name__.lower()}({inside})"
         case thresholds.Threshold():
             raise ValueError(f"{value!r} has no short spelling")
@@ -170,20 +182,20 @@ def _written(value: Any) -> str:
             return str(value)
 
 
-def _parse_long(text: str) -> Clipping:
+def _parse_long(text: str) -> Clipping | Chain:
     import ast
 
     try:
         built = _build(ast.parse(text, mode="eval").body)
     except (SyntaxError, TypeError, ValueError) as error:
         raise RecipeError(f"cannot read {text!r}: {error}") from error
-    assert isinstance(built, Clipping)
+    assert isinstance(built, (Clipping, Chain))
     return built
 
 
 _AXES = (scopes, norms, thresholds, adaptive, rescales, nonfinite)
 _NAMES: dict[str, Any] = {
-    "Clipping": Clipping, "inf": math.inf,
+    "Chain": Chain, "Clipping": Clipping, "inf": math.inf,
     **{name: getattr(axis, name) for axis in _AXES for name in axis.__all__},
 }  # fmt: skip
 

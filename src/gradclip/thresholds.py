@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import ClassVar, TypeAlias
 
 from gradclip._arrays import Array, namespace
@@ -22,9 +23,12 @@ State: TypeAlias = Mapping[str, Array]
 
 @dataclass(frozen=True)
 class Context:
-    """What a rule may know besides the norms: the step (from 0), and each block's weight norm and learning rate."""
+    """What a rule may know besides the norms: the step (from 0), and each block's weight norm and learning rate.
 
-    step: int = 0
+    The step is a Python number, or an array where a compiled loop counts it.
+    """
+
+    step: int | Array = 0
     weight_norms: Array | None = None
     lr: Array | None = None
 
@@ -40,6 +44,8 @@ class Threshold(ABC):
     """The rule keeps a history, so it needs a ``Clipper`` or ``attach``."""
     uniform: ClassVar[bool] = False
     """One limit for every block, known before anything is measured."""
+    couples: ClassVar[bool] = False
+    """The limit of a block depends on the norms of other blocks too, so it cannot be known from that block alone."""
 
     def init(self, norms: Array) -> State:
         """Return the state before the first step, on the device and in the library of ``norms``."""
@@ -138,11 +144,15 @@ class Schedule(Threshold):
 
 @dataclass(frozen=True)
 class Warmup(Threshold):
-    """A limit that moves from ``start`` to ``end`` over ``steps`` steps and stays there; the shape is the subclass's."""
+    """A limit that moves from ``start`` to ``end`` over ``steps`` steps, and stays there; the shape is the subclass's.
+
+    It begins to move at step ``after``.
+    """
 
     start: float
     end: float
     steps: int
+    after: int = 0
     uniform: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -150,41 +160,51 @@ class Warmup(Threshold):
         object.__setattr__(self, "end", positive(self.end, "the last threshold"))
         if math.isinf(self.start) or math.isinf(self.end):
             raise ValueError("a warm-up moves between two finite thresholds: write a large number instead of inf")
-        if isinstance(self.steps, bool) or self.steps != int(self.steps) or self.steps < 1:
-            raise ValueError(f"a warm-up takes a whole number of steps >= 1, not {self.steps}")
-        object.__setattr__(self, "steps", int(self.steps))
+        object.__setattr__(self, "steps", _whole(self.steps, "a warm-up takes a whole number of steps", 1))
+        object.__setattr__(self, "after", _whole(self.after, "a warm-up begins at a step that is a whole number", 0))
 
     @abstractmethod
-    def share(self, progress: float) -> float:
+    def share(self, progress: float | Array) -> float | Array:
         """Return how much of the way is done, from 0 to 1, at this progress from 0 to 1."""
 
+    def at(self, step: int | Array, norms: Array) -> float | Array:
+        """Return the limit at a step: a Python number, or an array like ``norms`` where the step is an array."""
+        if isinstance(step, Integral):
+            progress: float | Array = min(1.0, max(0, int(step) - self.after) / self.steps)
+        else:
+            xp = namespace(norms)
+            progress = xp.clip(xp.astype(xp.asarray(step) - self.after, norms.dtype) / self.steps, 0.0, 1.0)
+        return self.start + (self.end - self.start) * self.share(progress)
+
     def limits(self, norms: Array, state: State, context: Context) -> tuple[Array | float, State]:
-        done = self.share(min(1.0, context.step / self.steps))
-        return self.start + (self.end - self.start) * done, state
+        return self.at(context.step, norms), state
 
 
 @dataclass(frozen=True)
 class Linear(Warmup):
-    """A limit that moves from ``start`` to ``end`` in a straight line over ``steps`` steps.
+    """A limit that moves from ``start`` to ``end`` in a straight line over ``steps`` steps, from step ``after`` on.
 
     >>> [Linear(10, 2, 4).limits(None, {}, Context(step))[0] for step in (0, 1, 4, 9)]
     [10.0, 8.0, 2.0, 2.0]
+    >>> [Linear(10, 2, 4, after=100).limits(None, {}, Context(step))[0] for step in (0, 100, 101, 104)]
+    [10.0, 10.0, 8.0, 2.0]
     """
 
-    def share(self, progress: float) -> float:
+    def share(self, progress: float | Array) -> float | Array:
         return progress
 
 
 @dataclass(frozen=True)
 class Cosine(Warmup):
-    """A limit that moves from ``start`` to ``end`` along half a cosine over ``steps`` steps.
+    """A limit that moves from ``start`` to ``end`` along half a cosine over ``steps`` steps, from step ``after`` on.
 
     >>> [round(Cosine(10, 2, 4).limits(None, {}, Context(step))[0], 3) for step in (0, 1, 2, 4, 9)]
     [10.0, 8.828, 6.0, 2.0, 2.0]
     """
 
-    def share(self, progress: float) -> float:
-        return (1 - math.cos(math.pi * progress)) / 2
+    def share(self, progress: float | Array) -> float | Array:
+        cos = math.cos if isinstance(progress, float) else namespace(progress).cos
+        return (1 - cos(math.pi * progress)) / 2
 
 
 @dataclass(frozen=True)
@@ -228,6 +248,16 @@ def as_threshold(threshold: object) -> Threshold:
     return Constant(positive(threshold, "a threshold"))
 
 
+def moved(value: float | Warmup, step: int | Array, norms: Array) -> float | Array:
+    """Return a number that may move with the step, as it is at this one."""
+    return value.at(step, norms) if isinstance(value, Warmup) else value
+
+
+def extremes(value: float | Warmup) -> tuple[float, float]:
+    """Return the least and the largest value of a number that may move."""
+    return (min(value.start, value.end), max(value.start, value.end)) if isinstance(value, Warmup) else (value, value)
+
+
 def positive(value: object, what: str) -> float:
     """Return ``value`` as a float > 0 (``inf`` included), or raise saying what it should have been."""
     result = number(value, what)
@@ -244,3 +274,9 @@ def number(value: object, what: str) -> float:
     if math.isnan(result):
         raise ValueError(f"{what} must be a number, not NaN")
     return result
+
+
+def _whole(value: int, what: str, least: int) -> int:
+    if isinstance(value, bool) or value != int(value) or value < least:
+        raise ValueError(f"{what} >= {least}, not {value}")
+    return int(value)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gradclip import adaptive
-from gradclip.thresholds import Context, Threshold
+from gradclip.thresholds import Context, Cosine, Linear, Threshold, Warmup
 
 STEPS = 1000
 RULES: list[Threshold] = [
@@ -17,6 +17,8 @@ RULES: list[Threshold] = [
     adaptive.EmaRatio(1.2, 0.9, 5, 3.0, 1e-6),
     adaptive.Ema(),
     adaptive.Ema(1.1, 0.98),
+    adaptive.Ema(Cosine(1.5, 1.1, 100, after=50)),
+    adaptive.Ema(Linear(0.6, 0.7, 300, after=400), 0.95, min_gain=0.9),
     adaptive.SecondMoment(),
     adaptive.SecondMoment(10.0, 0.98, 3),
     adaptive.Growth(),
@@ -29,10 +31,21 @@ RULES: list[Threshold] = [
     adaptive.Outlier(2.0, 20, 5),
     adaptive.Typical(),
     adaptive.Typical(1.5, 20, 3),
+    adaptive.Mean(),
+    adaptive.Mean(0.9),
+    adaptive.Moments(),
+    adaptive.Moments(0.5, 0.98),
     adaptive.Least(adaptive.ZScore(), adaptive.Quantile(0.9, 100)),
 ]
 DEFAULTS = RULES[::2]
 PER_BLOCK = [rule for rule in RULES if not isinstance(rule, adaptive.EmaRatio)]
+LOSES_THE_SCALE = adaptive.Moments
+"""The rule whose limit is no norm in the gradient's unit."""
+
+
+def moves(rule: Threshold) -> bool:
+    """Whether a rule knows the step of the run."""
+    return any(isinstance(value, Warmup) for value in vars(rule).values())
 
 
 def spiky_norms(steps: int = STEPS, blocks: int = 3, seed: int = 0, zeros: float = 0.03) -> np.ndarray:

@@ -35,10 +35,10 @@ def scanned(rule, norms):
     """A run as one compiled loop: nothing in a rule asks the host or branches on a value."""
 
     def step(state, row):
-        limits, state = rule.limits(row, state, Context())
+        limits, state = rule.limits(row[0], state, Context(row[1]))
         return state, limits
 
-    return jax.jit(lambda n: jax.lax.scan(step, rule.init(n[0]), n))(norms)
+    return jax.jit(lambda n: jax.lax.scan(step, rule.init(n[0]), (n, jnp.arange(len(n)))))(norms)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
@@ -50,10 +50,14 @@ def test_a_scan_in_jax_says_the_same(rule):
 @pytest.mark.parametrize("rule", DEFAULTS, ids=repr)
 def test_a_step_in_jax_says_the_same_plain_and_compiled(rule):
     _, state = run(rule, NORMS[:150])
-    want, _ = rule.limits(NORMS[150], state, Context())
+    want, _ = rule.limits(NORMS[150], state, Context(150))
     moved = {key: jnp.asarray(value) for key, value in state.items()}
-    for step in (rule.limits, jax.jit(lambda n, s, c: rule.limits(n, s, Context()))):
-        limits, after = step(jnp.asarray(NORMS[150]), moved, None)
+
+    def plain(norms, state, number):
+        return rule.limits(norms, state, Context(number))
+
+    for step in (plain, jax.jit(plain)):
+        limits, after = step(jnp.asarray(NORMS[150]), moved, 150)
         np.testing.assert_allclose(limits, want, rtol=1e-12)
         assert all(isinstance(value, jax.Array) for value in after.values())
 

@@ -17,6 +17,8 @@ from gradclip import adaptive
 SPELLINGS = [
     "zclip:1.5,0.9,5", "adagc:1.1,0.9,5,3", "aggc:1.2,0.5,0.9,patterns=*", "spam:2,0.9,3", "norm_growth:1.05",
     "autoclip:50", "quantile:0.5,10", "quantile:0.5,10,per_tensor=true", "skip_step:1.5,10,4",
+    "stable_spam:0.9,0.5,0.8", "aggc:linear(0.6,0.7,5,9),0,0.95,patterns=*,min_gain=0.9",
+    "Chain('zclip:1.5,0.9,5', 'agc:0.1')",
 ]  # fmt: skip
 STEPS = 20
 
@@ -33,6 +35,12 @@ def gradients(seed: int = 0) -> list[list[torch.Tensor | None]]:
     size[6::7] *= 50
     draw = [[torch.randn(p.shape, generator=generator) * s for p in made().values()] for s in size]
     return [[*grads[:2], None if step % 3 == 2 else grads[2]] for step, grads in enumerate(draw)]
+
+
+def under(spelling: str, policy: str) -> str:
+    """The same method with another policy for a NaN."""
+    return spelling.replace("',", f",nonfinite={policy}',").replace("')", f",nonfinite={policy}')") if "Chain" in spelling \
+        else f"{spelling},nonfinite={policy}"  # fmt: skip
 
 
 def take(clipper: gc.Clipper, grads: list[torch.Tensor | None]) -> list[torch.Tensor | None]:
@@ -90,8 +98,7 @@ def test_a_non_finite_step_never_enters_the_history(spelling, policy, bad):
     run = gradients()
     poisoned = [grad if grad is None else torch.full_like(grad, bad) for grad in run[0]]
     half = [run[1][0], torch.tensor([1.0, bad, 1.0, 1.0]), None]
-    clean = gc.Clipper(made(), f"{spelling},nonfinite={policy}")
-    dirty = gc.Clipper(made(), f"{spelling},nonfinite={policy}")
+    clean, dirty = gc.Clipper(made(), under(spelling, policy)), gc.Clipper(made(), under(spelling, policy))
     for step, grads in enumerate(run):
         if step in (0, 1, 9):
             for wrong in (poisoned, half):
@@ -110,7 +117,7 @@ def test_a_non_finite_step_never_enters_the_history(spelling, policy, bad):
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_under_zero_the_rest_of_the_step_is_remembered(spelling):
     run = gradients()
-    clean, dirty = gc.Clipper(made(), f"{spelling},nonfinite=zero"), gc.Clipper(made(), f"{spelling},nonfinite=zero")
+    clean, dirty = gc.Clipper(made(), under(spelling, "zero")), gc.Clipper(made(), under(spelling, "zero"))
     for step, grads in enumerate(run):
         zeroed, wrong = [copy.copy(grads) for _ in range(2)]
         if step in (0, 9):
@@ -183,6 +190,18 @@ def test_a_state_of_another_model_is_refused():
         (lambda: adaptive.EmaRatio(warmup=True), "whole number >= 1"),
         (lambda: adaptive.EmaRatio(floor=0), "must be > 0"),
         (lambda: adaptive.Ema(0.9), ">= 1"),
+        (lambda: adaptive.Ema(gc.Linear(1.2, 0.9, 10)), ">= 1"),
+        (lambda: adaptive.Ema(min_gain=1.0), r"in \[0, 1\)"),
+        (lambda: adaptive.Ema(min_gain=-0.1), r"in \[0, 1\)"),
+        (lambda: gc.Band(gc.Linear(0.5, 1.1, 10)), "between 0 and 1"),
+        (lambda: gc.Band(float("nan")), "not NaN"),
+        (lambda: gc.Linear(1, 2, 10, -1), "whole number >= 0"),
+        (lambda: gc.Cosine(1, 2, 10, 0.5), "whole number >= 0"),
+        (lambda: adaptive.Mean(1.0), "between 0 and 1"),
+        (lambda: adaptive.Mean(0), "must be > 0"),
+        (lambda: adaptive.Moments(1.5), "between 0 and 1"),
+        (lambda: adaptive.Moments(0.7, float("nan")), "not NaN"),
+        (lambda: gc.stable_spam(2), "between 0 and 1"),
         (lambda: adaptive.Growth(0.99), ">= 1"),
         (lambda: adaptive.Growth(floor=1), "between 0 and 1"),
         (lambda: adaptive.SecondMoment(beta=float("nan")), "not NaN"),

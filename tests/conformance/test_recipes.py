@@ -32,6 +32,10 @@ POINTS = [
     gc.Clipping(Whole(), gc.L2, Relative(0.01), gc.Hard()),
     gc.Clipping(PerUnit(), gc.RMS, Constant(0.3), gc.Hard()),
     gc.Clipping(PerUnit(), gc.LINF, Constant(0.5), gc.Hard()),
+    gc.Clipping(PerTensor(), gc.L2, Constant(4.0), gc.Band(gc.Linear(0.8, 0.2, 10))),
+    gc.Clipping(PerTensor(), gc.LINF, Constant(0.5), gc.Clamp()),
+    gc.Clipping(PerTensor(("conv.*",)), gc.LINF, Relative(0.3), gc.Clamp()),
+    gc.Clipping(Whole(), gc.LINF, Constant(1.5), gc.Clamp(), gc.Propagate()),
 ]
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64]
 

@@ -8,11 +8,14 @@ says so.
 
 from gradclip.adaptive.averages import Ema, EmaRatio, Growth, SecondMoment, ZScore
 from gradclip.adaptive.least import Least
+from gradclip.adaptive.moments import Mean, Moments
 from gradclip.adaptive.percentile import Percentile
+from gradclip.adaptive.stride import Stride
 from gradclip.adaptive.trust import Trust
 from gradclip.adaptive.typical import Typical
 from gradclip.adaptive.windows import Outlier, Quantile
 
 __all__ = [
-    "Ema", "EmaRatio", "Growth", "Least", "Outlier", "Percentile", "Quantile", "SecondMoment", "Trust", "Typical", "ZScore",
+    "Ema", "EmaRatio", "Growth", "Least", "Mean", "Moments", "Outlier", "Percentile", "Quantile", "SecondMoment", "Stride",
+    "Trust", "Typical", "ZScore",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from typing import ClassVar
 from gradclip._arrays import Array, namespace
 from gradclip.adaptive.checks import count, share
 from gradclip.adaptive.columns import larger, where_active
-from gradclip.thresholds import Context, State, Threshold, positive
+from gradclip.thresholds import Context, State, Threshold, Warmup, extremes, moved, number, positive
 
 __all__ = ["Ema", "EmaRatio", "Growth", "SecondMoment", "ZScore"]
 
@@ -89,6 +89,7 @@ class EmaRatio(Threshold):
     warmup_norm: float = 1.0
     floor: float = 0.01
     stateful: ClassVar[bool] = True
+    couples: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ratio", positive(self.ratio, "the ratio"))
@@ -129,36 +130,45 @@ class EmaRatio(Threshold):
 class Ema(Threshold):
     """A ratio to the moving average of each block's norms: AGGC (2026, arXiv 2601.11864), with ``Band``.
 
-    ``T_t = high * S_t`` with ``S_t = beta * S_(t-1) + (1 - beta) * min(n_t, T_(t-1))``, ``S_0 = n_0``. Departures: the
-    paper averages unclipped norms, its code those it has scaled, from ``S_0 = 0``; here the clipped norm is fed back, so
-    that one spike cannot raise the limit for long. Both move their two coefficients along a line in the middle of the
-    run; these are constant.
+    ``T_t = max(high * S_t, min_gain * n_t)`` with ``S_t = beta * S_(t-1) + (1 - beta) * min(n_t, T)``, where this last T
+    is that of ``S_(t-1)``, and ``S_0 = n_0``. ``high`` may move (``Linear``, ``Cosine``), as both edges do in the paper;
+    below 1 it needs ``min_gain``, the least that a norm is scaled to in one step: without, the average would feed on its
+    own cuts and shrink to nothing. Departures: the paper averages unclipped norms, its code those it has scaled, from
+    ``S_0 = 0``, and limits with ``S_(t-1)``; here the clipped norm is fed back, so that one spike cannot raise the limit
+    for long.
 
     Raises:
-        ValueError: ``high`` < 1, or ``beta`` outside (0, 1).
+        ValueError: ``high`` < 1 without ``min_gain``, ``beta`` outside (0, 1), or ``min_gain`` outside [0, 1).
     """
 
-    high: float = 1.5
+    high: float | Warmup = 1.5
     beta: float = 0.99
+    min_gain: float = 0.0
     stateful: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not positive(self.high, "the upper edge") >= 1:
-            raise ValueError(f"the upper edge is a multiple of the average, >= 1, not {self.high}")
-        object.__setattr__(self, "high", float(self.high))
+        if not isinstance(self.high, Warmup):
+            object.__setattr__(self, "high", positive(self.high, "the upper edge"))
         object.__setattr__(self, "beta", share(self.beta, "beta"))
+        object.__setattr__(self, "min_gain", number(self.min_gain, "the least gain"))
+        if not 0 <= self.min_gain < 1:
+            raise ValueError(f"the least gain is a share of the norm in [0, 1), not {self.min_gain:g}")
+        if extremes(self.high)[0] < 1 and not self.min_gain:
+            raise ValueError(f"the upper edge is a multiple of the average, >= 1 (below it, set min_gain), not {self.high}")
 
     def init(self, norms: Array) -> State:
         return {"ema": namespace(norms).zeros_like(norms)}
 
     def limits(self, norms: Array, state: State, context: Context) -> tuple[Array | float, State]:
         xp = namespace(norms)
-        before = state["ema"]
-        limit = self.high * xp.where(before > 0, before, norms)
+        before, high = state["ema"], moved(self.high, context.step, norms)
+        begun, least = before > 0, self.min_gain * norms
+        limit = larger(high * xp.where(begun, before, norms), least)
         clipped = xp.where(norms < limit, norms, limit)
-        ema = xp.where(before > 0, self.beta * before + (1 - self.beta) * clipped, norms)
+        ema = xp.where(begun, self.beta * before + (1 - self.beta) * clipped, norms)
         ema = xp.where(norms > 0, ema, before)
-        return xp.where(ema > 0, self.high * ema, xp.inf), {"ema": ema}
+        above = xp.where(begun, least, norms)  # the first norm is left alone
+        return xp.where(ema > 0, larger(high * ema, above), xp.inf), {"ema": ema}
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,11 @@ class Least(Threshold):
         """One of them keeps a history."""
         return self.first.stateful or self.second.stateful
 
+    @property
+    def couples(self) -> bool:  # type: ignore[override]
+        """One of them looks at other blocks."""
+        return self.first.couples or self.second.couples
+
     def init(self, norms: Array) -> State:
         return {f"{name}.{key}": value for name, rule in self._rules() for key, value in rule.init(norms).items()}
 

@@ -6,11 +6,12 @@ without knowing it.
 
 from gradclip.recipes.fixed import agc, block_rms, global_norm, group_norm, normalise, tensor_norm, value
 from gradclip.recipes.learning import adagc, aggc, autoclip, norm_growth, quantile, skip_step, spam, trust, zclip
+from gradclip.recipes.paired import stable_spam
 from gradclip.recipes.registry import RECIPES, Recipe
 from gradclip.recipes.untuned import auto
 
 __all__ = [
     "RECIPES", "Recipe",
     "adagc", "agc", "aggc", "auto", "autoclip", "block_rms", "global_norm", "group_norm", "norm_growth", "normalise",
-    "quantile", "skip_step", "spam", "tensor_norm", "trust", "value", "zclip",
+    "quantile", "skip_step", "spam", "stable_spam", "tensor_norm", "trust", "value", "zclip",
 ]  # fmt: skip

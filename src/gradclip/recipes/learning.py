@@ -11,6 +11,7 @@ from gradclip.norms import L2
 from gradclip.recipes.registry import Patterns, recipe
 from gradclip.rescales import Band, Drop, Hard
 from gradclip.scopes import PerElement, PerGroup, PerTensor, Scope, Whole, patterns_of
+from gradclip.thresholds import Warmup
 
 __all__ = ["adagc", "aggc", "autoclip", "norm_growth", "quantile", "skip_step", "spam", "trust", "zclip"]
 
@@ -133,10 +134,12 @@ def adagc(
 
 @recipe("low S ≤ ‖g_G‖ ≤ high S, S the group's EMA", "AGGC 2026, arXiv 2601.11864")
 def aggc(
-    high: float = 1.5,
-    low: float = 0.5,
+    high: float | Warmup = 1.5,
+    low: float | Warmup = 0.5,
     beta: float = 0.99,
     patterns: Patterns = (),
+    max_gain: float = 10.0,
+    min_gain: float = 0.0,
     *,
     exclude: Patterns = (),
     nonfinite: Nonfinite | str = "skip",
@@ -144,20 +147,28 @@ def aggc(
     """Keep each group's norm in a band around its moving average; norms below it are scaled up, at most tenfold.
 
     Args:
-        high: the upper edge as a multiple of the average.
-        low: the lower edge as a share of the upper one.
+        high: the upper edge as a multiple of the average; ``Linear`` or ``Cosine`` moves it. Below 1 it needs ``min_gain``.
+        low: the lower edge as a share of the upper one; ``Linear`` or ``Cosine`` moves it, 0 leaves small norms alone.
         beta: the memory of the average, in (0, 1).
         patterns: name patterns that make the groups; the optimizer's param groups by default.
+        max_gain: the most that a norm is scaled up by.
+        min_gain: the least that a norm is scaled down to, as a share of itself; 0 for no such limit.
         exclude: name patterns of parameters to leave alone.
         nonfinite: ``"skip"``, ``"raise"``, ``"zero"`` or ``"propagate"``.
 
-    The paper moves both edges over a window of steps and does not fix them for other models; these are constant.
+    The paper moves both edges along a line between two shares of the run. Its scripts set, where here the lower edge is a
+    share of the upper: LoRA 0.6 to 0.7 of the average over [0.4, 0.7] of the run, beta 0.95, nothing scaled up, nothing
+    below 0.9; GRPO 0.7 to 0.999 over [0.6, 0.8], beta 0.99, factors within [0.9, 1.1], and a lower edge of 0.98 of the
+    average, which lies above the upper one until the switch is nearly over: there is no such band, and 1 is the nearest.
 
     >>> print(aggc(patterns="*"))
     aggc:1.5,patterns=*
+    >>> from gradclip import Linear
+    >>> print(aggc(Linear(0.6, 0.7, 300, after=400), 0, 0.95, "*", min_gain=0.9))  # the LoRA script's, in 1,000 steps
+    aggc:linear(0.6,0.7,300,400),0.0,0.95,patterns=*,min_gain=0.9
     """
     scope = PerGroup(patterns_of(exclude), patterns_of(patterns))
-    return Clipping(scope, L2, Ema(high, beta), Band(low), as_nonfinite(nonfinite))
+    return Clipping(scope, L2, Ema(high, beta, min_gain), Band(low, max_gain), as_nonfinite(nonfinite))
 
 
 @recipe("|gᵢ| ≤ √(5000 vᵢ)", "SPAM 2025, arXiv 2501.06842")

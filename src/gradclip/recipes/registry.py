@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, signature
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from gradclip.clipping import Clipping
 from gradclip.thresholds import Threshold
+
+if TYPE_CHECKING:
+    from gradclip.chain import Chain
 
 __all__ = ["RECIPES", "Patterns", "Recipe", "ThresholdLike", "recipe"]
 
@@ -21,7 +24,7 @@ class Recipe:
     """A named method: how it is built, and what the table of recipes says of it."""
 
     name: str
-    build: Callable[..., Clipping]
+    build: Callable[..., Clipping | Chain]
     formula: str
     source: str
 
@@ -39,14 +42,18 @@ class Recipe:
     def defaults(self) -> str:
         """The arguments that have a default worth showing, as they are spelled."""
         shown = (p for p in self.parameters.values() if p.name not in ("exclude", "nonfinite"))
-        return ", ".join(p.name if p.default is Parameter.empty else f"{p.name}={p.default}" for p in shown)
+        return ", ".join(p.name if p.default is Parameter.empty else f"{p.name}={_number(p.default)}" for p in shown)
+
+
+def _number(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 RECIPES: dict[str, Recipe] = {}
 """Every recipe by name, in the order in which a user should meet them."""
 
 
-_Build = TypeVar("_Build", bound=Callable[..., Clipping])
+_Build = TypeVar("_Build", bound="Callable[..., Clipping | Chain]")
 
 
 def recipe(formula: str, source: str) -> Callable[[_Build], _Build]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gradclip.adaptive import Least, Trust, Typical
+from gradclip.adaptive import Least, Stride, Typical
 from gradclip.clipping import Clipping
 from gradclip.nonfinite import Nonfinite, as_nonfinite
 from gradclip.norms import L2
@@ -13,7 +13,7 @@ from gradclip.scopes import Whole, patterns_of
 __all__ = ["auto"]
 
 
-@recipe("T = min(0.03 ‖W‖ / lr, 4 · median ‖g‖)", "this library; benchmarks/thresholds")
+@recipe("T = min(s · clip(median, 0.03 … 0.045 ‖W‖ / lr), 4 · median ‖g‖)", "this library; benchmarks/thresholds")
 def auto(
     eta: float = 0.03,
     factor: float = 4.0,
@@ -24,12 +24,14 @@ def auto(
 ) -> Clipping:
     """Keep steps short beside the weights, and norms near their recent median; nothing to tune.
 
-    Two things go wrong, and each has its own sign. A step that is too long for the weights shows at once in
-    ``lr ||g|| / ||W||``: the first limit, from step 0, for optimizers whose step grows with the gradient (SGD). A gradient that
-    is out of line with those before it shows against their median: the second limit, after ten steps, for every optimizer.
+    Three things go wrong, and each has its own sign. A step that is too long for the weights shows at once in
+    ``lr ||g|| / ||W||``: a limit from step 0, for optimizers whose step grows with the gradient (SGD). A run whose
+    gradients are all longer than that takes steps of one length and never settles: they shorten, to 0.4 of it at last
+    (``Stride``). A gradient that is out of line with those before it shows against their median, after ten steps, for every
+    optimizer.
 
     Args:
-        eta: the largest step as a share of the weights' norm.
+        eta: the largest step as a share of the weights' norm; half as much again where that is what a typical gradient makes.
         factor: the largest norm as a multiple of the recent median.
         window: how many norms are remembered.
         exclude: name patterns of parameters to leave alone.
@@ -38,5 +40,5 @@ def auto(
     >>> print(auto())
     auto:0.03
     """
-    rule = Least(Trust(eta), Typical(factor, window))
+    rule = Least(Stride(eta, window=window), Typical(factor, window))
     return Clipping(Whole(patterns_of(exclude)), L2, rule, Hard(), as_nonfinite(nonfinite))

@@ -10,9 +10,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from gradclip.chain import Chain
 from gradclip.clipping import Clipping
 from gradclip.result import ClipResult
 from gradclip.torch.clipper import Clipper
+from gradclip.torch.fused import FusedScale
 from gradclip.torch.targets import Clippable
 
 if TYPE_CHECKING:
@@ -36,10 +38,14 @@ class Attachment:
         self._scaler = scaler
         self._recording: Recording | None = None
         self._hook = optimizer.register_step_pre_hook(self._before_step)
+        self._after = optimizer.register_step_post_hook(self._after_step)
+        self._fused = FusedScale(optimizer, self._hook.id, clipper.parameters)
 
     def detach(self) -> None:
         """Stop clipping; may be called twice."""
         self._hook.remove()
+        self._after.remove()
+        self._fused.clear()
         if self._recording is not None:
             self._recording.close()
         if _attached.get(self.optimizer) is self:
@@ -73,16 +79,20 @@ class Attachment:
         return f"Attachment({type(self.optimizer).__name__}, {self.clipper!r})"
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        self._fused.clear()
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
             if not _unscale(optimizer, self._scaler):
                 return None  # the scaler found an Inf: it drops this step itself, and lowers its scale
-            self.result = self.clipper.clip_()
+            self.result = self.clipper.clip_(self._fused)
             return None
         wrapped = self._clipping(closure)
         if "closure" in kwargs:
             return args, {**kwargs, "closure": wrapped}
         return (args[0], wrapped, *args[2:]), kwargs
+
+    def _after_step(self, *step: object) -> None:
+        self._fused.clear()
 
     def _clipping(self, closure: Callable[[], Any]) -> Callable[[], Any]:
         """The gradients of a closure appear when the optimizer calls it, so that is where they are clipped."""
@@ -97,7 +107,7 @@ class Attachment:
 
 def attach(
     optimizer: torch.optim.Optimizer,
-    clipping: Clipping | str,
+    clipping: Clipping | Chain | str,
     *,
     scaler: torch.amp.GradScaler | None = None,
     parameters: Clippable | None = None,

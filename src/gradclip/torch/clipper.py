@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,11 +13,13 @@ from gradclip.clipping import Clipping, as_clipping
 from gradclip.errors import NonFiniteGradientError, StateError, TargetError, listed
 from gradclip.nonfinite import Skip
 from gradclip.result import ClipResult
-from gradclip.torch.deciding import Known
-from gradclip.torch.pipeline import run
-from gradclip.torch.plan import plan_for
+from gradclip.torch.deciding import Carry, Known
 from gradclip.torch.rates import effective_rates
+from gradclip.torch.stages import stages_for
 from gradclip.torch.targets import Clippable
+
+if TYPE_CHECKING:
+    from gradclip.chain import Chain
 
 __all__ = ["Clipper"]
 
@@ -45,11 +47,13 @@ class Clipper:
     (1, ['recipe', 'skipped', 'skipped_in_a_row', 'step', 'version'])
     """
 
-    def __init__(self, target: Clippable, clipping: Clipping | str, *, optimizer: torch.optim.Optimizer | None = None) -> None:
-        self._plan = plan_for(as_clipping(clipping), target, optimizer)
-        _ = self._plan.partition  # a scope that does not fit is said here, not at the first step
+    def __init__(
+        self, target: Clippable, clipping: Clipping | Chain | str, *, optimizer: torch.optim.Optimizer | None = None
+    ) -> None:
+        self._stages = stages_for(as_clipping(clipping), target, optimizer)
+        self._stages.check()  # a scope that does not fit is said here, not at the first step
         self._optimizer = target if isinstance(target, torch.optim.Optimizer) else optimizer
-        if self.clipping.threshold.needs_lr and self._optimizer is None:
+        if self._stages.needs_lr and self._optimizer is None:
             raise TargetError(f"{self.clipping} needs the learning rate: use gradclip.attach(optimizer, ...)")
         self._history: Mapping[str, Tensor] = {}
         self.step = 0
@@ -60,33 +64,40 @@ class Clipper:
         """The same, since the last finite step."""
 
     @property
-    def clipping(self) -> Clipping:
+    def clipping(self) -> Clipping | Chain:
         """The method."""
-        return self._plan.clipping
+        return self._stages.clipping
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
         """The parameters, each once."""
-        return self._plan.target.parameters
+        return self._stages.target.parameters
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the parameters, in order."""
-        return self._plan.target.names
+        return self._stages.target.names
 
-    def clip_(self) -> ClipResult:
+    def clip_(self, carry: Carry | None = None) -> ClipResult:
         """Clip the parameters' gradients in place, as one step.
+
+        Args:
+            carry: is given a factor that all gradients share, before they are multiplied; where it returns True it takes
+                care of that, and the gradients are left as they are (:class:`~gradclip.torch.fused.FusedScale`).
 
         Raises:
             NonFiniteGradientError: under ``Raise``, or after ``patience`` skipped steps in a row; nothing is changed.
         """
-        parameters = self._plan.target.parameters
+        parameters = self._stages.target.parameters
+
+        def grads() -> list[Tensor | None]:
+            return [p.grad for p in parameters]
 
         def put(i: int, grad: Tensor | None) -> None:
             parameters[i].grad = grad
 
-        known = Known(parameters, self._learning_rates(), self._history, self.step)
-        result, self._history = run(self._plan, [p.grad for p in parameters], put, known)
+        known = Known(parameters, self._learning_rates(), self._history, self.step, carry)
+        result, self._history = self._stages.run(grads, put, known)
         self.step += 1
         self._count_skips(result)
         return result
@@ -134,13 +145,13 @@ class Clipper:
 
     def _learning_rates(self) -> list[float] | None:
         """The learning rate of each parameter, now."""
-        if self._optimizer is None or not self.clipping.threshold.needs_lr:
+        if self._optimizer is None or not self._stages.needs_lr:
             return None
         return effective_rates(self._optimizer, self.parameters)
 
     def _expected_history(self) -> Mapping[str, Tensor]:
         """The state of a first step, by which a loaded one is checked."""
-        return self.clipping.threshold.init(torch.zeros(self._plan.partition.count, dtype=torch.float64))
+        return self._stages.init()
 
     def _count_skips(self, result: ClipResult) -> None:
         policy = self.clipping.nonfinite

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +18,18 @@ from gradclip.torch.clipper import Clipper, warn_skipped
 from gradclip.torch.deciding import Known
 from gradclip.torch.pipeline import run
 from gradclip.torch.plan import Plan
+from gradclip.torch.stages import Stages
 from gradclip.torch.targets import Clippable, Target, resolve
+
+if TYPE_CHECKING:
+    from gradclip.chain import Chain
 
 __all__ = ["clip", "clip_", "tensor_norms"]
 
 Grads = TypeVar("Grads")
 
 
-def clip_(target: Clippable, clipping: Clipping | str, *, step: int = 0) -> ClipResult:
+def clip_(target: Clippable, clipping: Clipping | Chain | str, *, step: int = 0) -> ClipResult:
     """Clip the gradients of a model, an optimizer or parameters in place, once.
 
     Between ``loss.backward()`` and ``optimizer.step()``; :func:`gradclip.attach` finds the right place by itself.
@@ -58,7 +62,7 @@ def clip_(target: Clippable, clipping: Clipping | str, *, step: int = 0) -> Clip
     return clipper.clip_()
 
 
-def clip(grads: Grads, clipping: Clipping | str, *, params: Any = None, step: int = 0) -> Any:
+def clip(grads: Grads, clipping: Clipping | Chain | str, *, params: Any = None, step: int = 0) -> Any:
     """Return clipped copies of gradients; the originals are not changed.
 
     Args:
@@ -86,7 +90,8 @@ def clip(grads: Grads, clipping: Clipping | str, *, params: Any = None, step: in
     if isinstance(grads, nn.Module):
         target = resolve(grads)
         given: dict[str, Tensor | None] = {n: p.grad for n, p in zip(target.names, target.parameters, strict=True)}
-        return dict(zip(given, _clipped(Plan(clipping, target), list(given.values()), target.parameters, step), strict=True))
+        stages = Stages.over(clipping, target)
+        return dict(zip(given, _clipped(stages, list(given.values()), target.parameters, step), strict=True))
     names, tensors = _flat(grads, "gradients")
     weights = None if params is None else _flat(params, "params")[1]
     if weights is not None and [None if w is None else w.shape for w in weights] != [w.shape for w in weights if w is not None]:
@@ -94,7 +99,7 @@ def clip(grads: Grads, clipping: Clipping | str, *, params: Any = None, step: in
     shapes = [t.shape if t is not None else w.shape if w is not None else torch.Size((0,))
               for t, w in zip(tensors, weights or tensors, strict=True)]  # fmt: skip
     entries = tuple(Entry(name, tuple(shape)) for name, shape in zip(names, shapes, strict=True))
-    out = _clipped(Plan(clipping, Target((), entries)), tensors, weights, step)
+    out = _clipped(Stages.over(clipping, Target((), entries)), tensors, weights, step)
     if isinstance(grads, Tensor):
         return out[0]
     if isinstance(grads, Mapping):
@@ -119,17 +124,17 @@ def tensor_norms(target: Clippable, norm: Norm | float | str = 2) -> dict[str, f
     return {name: value for name, value, grad in zip(plan.target.names, values, grads, strict=True) if grad is not None}
 
 
-def _stateless(clipping: Clipping) -> None:
-    if clipping.threshold.stateful:
+def _stateless(clipping: Clipping | Chain) -> None:
+    if any(stage.threshold.stateful for stage in clipping.stages):
         raise ValueError(
             f"{clipping} learns from past steps: use gradclip.Clipper(model, ...) or gradclip.attach(optimizer, ...)"
         )
 
 
-def _clipped(plan: Plan, grads: Sequence[Tensor | None], weights: Sequence[Any] | None, step: int) -> list[Tensor | None]:
-    _ = plan.partition
+def _clipped(stages: Stages, grads: Sequence[Tensor | None], weights: Sequence[Any] | None, step: int) -> list[Tensor | None]:
+    stages.check()
     copies = [None if g is None else g.detach().clone() for g in grads]
-    result, _ = run(plan, list(copies), copies.__setitem__, Known(weights, number=step))
+    result, _ = stages.run(lambda: list(copies), copies.__setitem__, Known(weights, number=step))
     if result.skipped:
         warn_skipped(result)
     return copies

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from gradclip.chain import Chain
 from gradclip.clipping import Clipping
 from gradclip.torch import Attachment, Clipper, attach
 from gradclip.torch.attachment import _attached
@@ -27,7 +28,7 @@ class Instead:
         on_failure: is given one sentence where it cannot be applied.
     """
 
-    def __init__(self, clipping: Clipping, on_failure: Callable[[str], object]) -> None:
+    def __init__(self, clipping: Clipping | Chain, on_failure: Callable[[str], object]) -> None:
         self._clipping, self._on_failure = clipping, on_failure
         self._handles: list[Attachment] = []
         self._clippers: list[Clipper] = []

@@ -1,0 +1,73 @@
+"""Let a fused optimizer multiply by the coefficient inside its own pass, in place of a pass over the gradients before it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["FusedScale"]
+
+_SMALLEST = 1e-30
+"""Factors below this (or above its inverse) are close to where float32 ends."""
+_EXACT_ENOUGH = (torch.float32, torch.bfloat16, torch.float16)
+"""The divisor is a float32: float64 gradients would lose their last digits."""
+
+
+class FusedScale:
+    """The divisor ``optimizer.grad_scale``, by which fused Adam, AdamW, SGD and Adagrad divide every gradient as they read it.
+
+    It was made for ``GradScaler``; the divided gradients are also written back, so ``p.grad`` is clipped after the step.
+
+    Args:
+        optimizer: any optimizer; one that is not fused takes no divisor.
+        hook: the number of the pre-hook that clips: hooks behind it would still see (or add to) gradients that are not scaled.
+        parameters: what is clipped.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, hook: int, parameters: Sequence[Tensor]) -> None:
+        self._optimizer: Any = optimizer
+        self._hook = hook
+        self._parameters = {id(p) for p in parameters}
+        self._plain = all(p.dtype in _EXACT_ENOUGH for p in parameters)
+        self._set: Tensor | None = None
+        self._before: dict[str, None] = {}
+
+    def __call__(self, factor: float | Tensor) -> bool:
+        """Have every gradient multiplied by a factor in the coming step; False, and nothing is set, where that cannot be."""
+        if isinstance(factor, float) and not _SMALLEST < factor < 1 / _SMALLEST:
+            return False
+        if not self._takes_all():
+            return False
+        if isinstance(factor, Tensor):
+            self._set = (1.0 / factor).float().reshape(())
+        else:
+            self._set = torch.tensor(1.0 / factor, dtype=torch.float32)
+        self._before = {"grad_scale": None} if hasattr(self._optimizer, "grad_scale") else {}  # GradScaler deletes its own
+        self._optimizer.grad_scale = self._set
+        return True
+
+    def clear(self) -> None:
+        """Take the divisor away, after the step or where the last one failed on its way."""
+        if self._set is not None and getattr(self._optimizer, "grad_scale", None) is self._set:
+            del self._optimizer.grad_scale
+            vars(self._optimizer).update(self._before)
+        self._set = None
+
+    def _takes_all(self) -> bool:
+        """Whether one fused pass divides just what is clipped, and nobody else has set a divisor or looks at the gradients."""
+        optimizer = self._optimizer
+        if not self._plain or not getattr(optimizer, "_step_supports_amp_scaling", False):
+            return False
+        if (
+            getattr(optimizer, "grad_scale", None) is not None
+            or next(reversed(optimizer._optimizer_step_pre_hooks)) != self._hook
+        ):
+            return False
+        groups = optimizer.param_groups
+        if not all(group.get("fused") for group in groups):
+            return False
+        own = [id(p) for group in groups for p in group["params"]]
+        return len(own) == len(self._parameters) and self._parameters.issuperset(own)

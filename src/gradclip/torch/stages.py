@@ -1,0 +1,125 @@
+"""A method's stages over one set of parameters: one for a ``Clipping``, two in turn for a ``Chain``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from gradclip.chain import Chain
+from gradclip.clipping import Clipping
+from gradclip.nonfinite import Propagate
+from gradclip.rescales import Hard
+from gradclip.result import ClipResult
+from gradclip.thresholds import Constant
+from gradclip.torch.deciding import Known, State
+from gradclip.torch.pipeline import Put, run
+from gradclip.torch.plan import Plan, plan_for
+from gradclip.torch.targets import Clippable, Target
+
+__all__ = ["Stages", "stages_for"]
+
+_PREFIXES = ("first.", "second.")
+"""Before the names of each stage's arrays, where there are two."""
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The plan of each stage."""
+
+    clipping: Clipping | Chain
+    plans: tuple[Plan, ...]
+
+    @staticmethod
+    def over(clipping: Clipping | Chain, target: Target) -> Stages:
+        """Lay a method out over parameters."""
+        return Stages(clipping, tuple(Plan(stage, target) for stage in clipping.stages))
+
+    @property
+    def target(self) -> Target:
+        """The parameters."""
+        return self.plans[0].target
+
+    @cached_property
+    def needs_lr(self) -> bool:
+        """One of them reads the learning rate."""
+        return any(plan.clipping.threshold.needs_lr for plan in self.plans)
+
+    def check(self) -> None:
+        """Refuse a method that does not fit these parameters.
+
+        Raises:
+            TargetError: what does not fit.
+        """
+        for plan in self.plans:
+            _ = plan.partition
+
+    def init(self) -> State:
+        """Return the history before the first step."""
+        states = [plan.clipping.threshold.init(torch.zeros(plan.partition.count, dtype=torch.float64)) for plan in self.plans]
+        return states[0] if len(states) == 1 else _joined(states)
+
+    def run(self, grads: Callable[[], list[Tensor | None]], put: Put, known: Known) -> tuple[ClipResult, State]:
+        """Clip gradients in place; return what was done and the next history.
+
+        Args:
+            grads: reads the gradients, which a stage may have replaced.
+            put: as :func:`gradclip.torch.pipeline.run` takes it.
+            known: the history of all stages, and the rest.
+        """
+        if len(self.plans) == 1:
+            return run(self.plans[0], grads(), put, known)
+        before, _ = (None, None) if self._alike else run(self._measuring, grads(), put, Known())
+        states = [_part(known.state or {}, prefix) for prefix in _PREFIXES]
+        results: list[ClipResult] = []
+        for i, plan in enumerate(self.plans):
+            result, states[i] = run(plan, grads(), put, replace(known, state=states[i], carry=None))
+            results.append(result)
+            if result.skipped:
+                return result, _joined(states)
+        return _from_end_to_end(before or results[0], results), _joined(states)
+
+    @cached_property
+    def _alike(self) -> bool:
+        """Both stages measure the same, so that the first one's norms are those before both."""
+        first, second = (plan.clipping for plan in self.plans)
+        return (first.scope, first.norm) == (second.scope, second.norm)
+
+    @cached_property
+    def _measuring(self) -> Plan:
+        """Measures what the last stage does, and changes nothing."""
+        last = self.plans[-1].clipping
+        return Plan(Clipping(last.scope, last.norm, Constant(math.inf), Hard(), Propagate()), self.target)
+
+
+def stages_for(clipping: Clipping | Chain, target: Clippable, optimizer: torch.optim.Optimizer | None = None) -> Stages:
+    """Lay a method out over what a user passed; see :func:`gradclip.torch.plan.plan_for`."""
+    first, *later = clipping.stages
+    plan = plan_for(first, target, optimizer)
+    return Stages(clipping, (plan, *(Plan(stage, plan.target) for stage in later)))
+
+
+def _from_end_to_end(before: ClipResult, results: list[ClipResult]) -> ClipResult:
+    """Return one result for both stages: what was there before the first, and after the last."""
+    first, last = results
+    return replace(
+        last,
+        factors=last.factors[:0],
+        clipped=first.clipped | last.clipped,
+        finite=first.finite,
+        nonfinite_names=first.nonfinite_names,
+        _cells=before._cells,
+    )
+
+
+def _part(state: State, prefix: str) -> State:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _joined(states: list[State]) -> State:
+    pairs = zip(_PREFIXES, states, strict=True)
+    return {prefix + key: value for prefix, state in pairs for key, value in state.items()}
