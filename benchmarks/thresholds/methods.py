@@ -20,6 +20,7 @@ PUBLISHED: Mapping[str, str] = {
     "adagc": "adagc",
     "aggc": "aggc:patterns=*",
     "spam": "spam",
+    "stable_spam": "stable_spam",
     "norm_growth": "norm_growth",
     "skip_step": "skip_step",
 }

@@ -266,9 +266,51 @@ def blobs(deep: bool, clip_matters: bool, lr: float, name: str, adam: bool = Fal
     return Task(name, clip_matters, run)
 
 
-def sgd(lr: float) -> Callable[[nn.Module], torch.optim.Optimizer]:
-    """Plain SGD."""
-    return lambda net: torch.optim.SGD(net.parameters(), lr=lr)
+def wild_labels(clipping: gc.Clipping, seed: int) -> Outcome:
+    """Regression on labels with Student noise (df 1.2); the metric is the error without it, squared, plus 0.01."""
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    teacher = torch.randn(12, generator=generator) / 12**0.5
+    net = nn.Sequential(nn.Linear(12, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1))
+    noise = torch.distributions.StudentT(1.2)
+    held = torch.randn(1024, 12, generator=generator)
+
+    def loss_at(step: int) -> Tensor:
+        x = torch.randn(32, 12, generator=generator)
+        return (net(x)[:, 0] - torch.sin(2 * x @ teacher) - 0.3 * noise.sample((32,))).square().mean()
+
+    outcome = train(net, torch.optim.SGD(net.parameters(), lr=0.05), loss_at, 600, clipping)
+    with torch.no_grad():
+        error = (net(held)[:, 0] - torch.sin(2 * held @ teacher)).square().mean().item() + 0.01
+    return Outcome(error if math.isfinite(error) and math.isfinite(outcome.metric) else math.inf, outcome.clipped)
+
+
+def bad_batches(clipping: gc.Clipping, seed: int) -> Outcome:
+    """Classify blobs with Adam where one batch in fifty is multiplied by a thousand; the metric is the clean cross-entropy."""
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(10, 16, generator=generator)
+    net = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+
+    def batch(size: int) -> tuple[Tensor, Tensor]:
+        labels = torch.randint(10, (size,), generator=generator)
+        return centres[labels] + torch.randn(size, 16, generator=generator), labels
+
+    def loss_at(step: int) -> Tensor:
+        points, labels = batch(64)
+        bad = torch.rand((), generator=generator) < 0.02
+        return nn.functional.cross_entropy(net(1000 * points if bad else points), labels)
+
+    outcome = train(net, torch.optim.Adam(net.parameters(), lr=0.003), loss_at, 400, clipping)
+    with torch.no_grad():
+        points, labels = batch(2048)
+        loss = nn.functional.cross_entropy(net(points), labels).item()
+    return Outcome(loss if math.isfinite(loss) else math.inf, outcome.clipped)
+
+
+def sgd(lr: float, momentum: float = 0.0) -> Callable[[nn.Module], torch.optim.Optimizer]:
+    """SGD, plain unless momentum is given."""
+    return lambda net: torch.optim.SGD(net.parameters(), lr=lr, momentum=momentum)
 
 
 def adam(lr: float) -> Callable[[nn.Module], torch.optim.Optimizer]:
@@ -289,8 +331,11 @@ TASKS: tuple[Task, ...] = (
     Task("heavy noise, SGD momentum", True, heavy_noise),
     Task("cliff, SGD", True, cliff),
     Task("quartic, SGD", True, quartic),
-    char_task("char GRU, SGD 8", True, lambda: CharModel(nn.GRU, 64), sgd(8.0), held_out=True),
-    Task("running sum LSTM, SGD 0.1", True, running_sum, held_out=True),
-    Task("autoencoder, SGD momentum", False, autoencoder, held_out=True),
+    char_task("char GRU, SGD 8", True, lambda: CharModel(nn.GRU, 64), sgd(8.0)),
+    Task("running sum LSTM, SGD 0.1", True, running_sum),
+    Task("autoencoder, SGD momentum", False, autoencoder),
+    char_task("char RNN, SGD 0.5 momentum", True, lambda: CharModel(nn.RNN, 64), sgd(0.5, 0.9), held_out=True),
+    Task("wild labels, SGD 0.05", True, wild_labels, held_out=True),
+    Task("bad batches, Adam 0.003", True, bad_batches, held_out=True),
 )
 """Every task of the tournament, hard ones and controls."""

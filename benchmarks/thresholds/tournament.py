@@ -1,6 +1,6 @@
 """Run the tournament: ``python -m benchmarks.thresholds``; stop it and run it again, and it goes on where it was.
 
-``--quick`` runs two seeds of six methods on the shorter tasks; the whole takes about ten minutes on two cores.
+``--quick`` runs two seeds of six methods on the shorter tasks; the whole takes about half an hour on two cores.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     parser.add_argument("--seeds", type=int, help="seeds a task (3, or 2 with --quick)")
     parser.add_argument("--csv", type=Path, help=f"where runs are kept (default {RESULTS.name}; quick runs are not kept)")
     parser.add_argument("--page", type=Path, help="also write an HTML page here")
+    parser.add_argument("--docs", action="store_true", help="also put the tables into docs/thresholds.md")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     chosen = parser.parse_args(arguments)
     path = chosen.csv or (None if chosen.quick else RESULTS)
@@ -42,6 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         from benchmarks.thresholds.page import write_page
 
         Console().print(f"Page: {write_page(rows, chosen.page)}", soft_wrap=True)
+    if chosen.docs:
+        from benchmarks.thresholds.docs import write_docs
+
+        write_docs(rows)
     return rows
 
 
