@@ -14,6 +14,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from gradclip.chain import Chain
 from gradclip.clipping import Clipping
 from gradclip.errors import GradclipError, NonFiniteGradientError, RecipeError, StateError, TargetError
 from gradclip.nonfinite import Propagate, Raise, Skip, Zero
@@ -32,35 +33,36 @@ from gradclip.recipes import (
     quantile,
     skip_step,
     spam,
+    stable_spam,
     tensor_norm,
     trust,
     value,
     zclip,
 )
-from gradclip.rescales import Band, Drop, Hard, Normalise, Soft
+from gradclip.rescales import Band, Clamp, Drop, Hard, Normalise, Soft
 from gradclip.result import ClipResult
 from gradclip.scopes import PerElement, PerGroup, PerTensor, PerUnit, Whole
 from gradclip.spelling import parse
 from gradclip.thresholds import Bounds, Constant, Cosine, Linear, Relative, Schedule
 
 if TYPE_CHECKING:
-    from gradclip.torch import Attachment, Clipper, attach, clip, clip_, tensor_norms
+    from gradclip.torch import Attachment, Clipper, InBackward, attach, clip, clip_, tensor_norms
     from gradclip.watch.api import Recording, record
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "L1", "L2", "LINF", "RMS", "Attachment", "Band", "Bounds", "ClipResult", "Clipper", "Clipping", "Constant",
-    "Cosine", "Drop", "GradclipError", "Hard", "Linear", "NonFiniteGradientError", "Norm", "Normalise",
-    "PerElement", "PerGroup", "PerTensor", "PerUnit", "Propagate", "Raise", "RecipeError", "Recording", "Relative",
-    "Schedule", "Skip", "Soft", "StateError", "TargetError", "Whole", "Zero",
+    "L1", "L2", "LINF", "RMS", "Attachment", "Band", "Bounds", "Chain", "Clamp", "ClipResult", "Clipper", "Clipping",
+    "Constant", "Cosine", "Drop", "GradclipError", "Hard", "InBackward", "Linear", "NonFiniteGradientError", "Norm",
+    "Normalise", "PerElement", "PerGroup", "PerTensor", "PerUnit", "Propagate", "Raise", "RecipeError", "Recording",
+    "Relative", "Schedule", "Skip", "Soft", "StateError", "TargetError", "Whole", "Zero",
     "adagc", "agc", "aggc", "attach", "auto", "autoclip", "block_rms", "clip", "clip_", "global_norm", "group_norm",
-    "norm_growth", "normalise", "parse", "quantile", "record", "skip_step", "spam", "tensor_norm", "tensor_norms",
-    "trust", "value", "zclip",
+    "norm_growth", "normalise", "parse", "quantile", "record", "skip_step", "spam", "stable_spam", "tensor_norm",
+    "tensor_norms", "trust", "value", "zclip",
 ]  # fmt: skip
 
 _WITH_TORCH = {
-    **dict.fromkeys(("Attachment", "Clipper", "attach", "clip", "clip_", "tensor_norms"), "gradclip.torch"),
+    **dict.fromkeys(("Attachment", "Clipper", "InBackward", "attach", "clip", "clip_", "tensor_norms"), "gradclip.torch"),
     **dict.fromkeys(("Recording", "record"), "gradclip.watch.api"),
 }
 

@@ -1,4 +1,4 @@
-"""What a PyTorch user imports: drop-in functions, ``clip_``, ``clip``, ``Clipper``, ``attach`` and ``tensor_norms``."""
+"""What a PyTorch user imports: ``clip_``, ``clip``, ``Clipper``, ``attach``, ``InBackward``, ``tensor_norms``, drop-ins."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from gradclip.torch.dropin import (
     get_total_norm,
 )
 from gradclip.torch.functions import clip, clip_, tensor_norms
+from gradclip.torch.in_backward import InBackward
 
 __all__ = [
-    "Attachment", "Clipper", "attach", "clip", "clip_", "clip_grad_norm", "clip_grad_norm_", "clip_grad_value_",
+    "Attachment", "Clipper", "InBackward", "attach", "clip", "clip_", "clip_grad_norm", "clip_grad_norm_", "clip_grad_value_",
     "clip_grads_with_norm_", "get_total_norm", "tensor_norms",
 ]  # fmt: skip

@@ -1,0 +1,62 @@
+"""Hook on to gradients, each parameter for one user only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from torch.utils.weak import WeakIdKeyDictionary
+
+from gradclip.errors import TargetError
+from gradclip.torch.targets import Target
+
+__all__ = ["check_model", "check_parameters", "forget", "register"]
+
+_hooked = WeakIdKeyDictionary()
+"""The parameters whose gradients are clipped as they appear."""
+
+
+def check_model(target: object) -> None:
+    """Refuse a wrapper whose gradients are not complete when they appear.
+
+    Raises:
+        TargetError: it is one.
+    """
+    if isinstance(target, nn.parallel.DistributedDataParallel):
+        raise TargetError("DistributedDataParallel averages gradients only after they have appeared: use gradclip.attach")
+
+
+def check_parameters(found: Target) -> None:
+    """Refuse parameters whose gradients would be clipped wrongly without a word.
+
+    Raises:
+        TargetError: one that is computed.
+        ValueError: one that has a user.
+    """
+    for name, parameter in zip(found.names, found.parameters, strict=True):
+        if not parameter.is_leaf:
+            raise TargetError(f"{name!r} is computed from other tensors, so its gradient is not a parameter's: pass parameters")
+        if parameter in _hooked:
+            raise ValueError(
+                f"the gradient of {name!r} is clipped as it appears already: call detach() on the one that does it"
+            )
+
+
+def register(parameter: Tensor, hook: Callable[[Tensor], None]) -> RemovableHandle | None:
+    """Register the hook, on a frozen parameter too: it is called from when it is thawed. Integers never have a gradient."""
+    if not (parameter.is_floating_point() or parameter.is_complex()):
+        return None
+    frozen = not parameter.requires_grad
+    try:
+        return parameter.requires_grad_(True).register_post_accumulate_grad_hook(hook)
+    finally:
+        _hooked[parameter] = True
+        if frozen:
+            parameter.requires_grad_(False)
+
+
+def forget(parameters: Iterable[Tensor]) -> None:
+    """Let others hook on to these."""
+    for parameter in parameters:
+        _hooked.pop(parameter, None)

@@ -1,0 +1,241 @@
+"""Clip each gradient as it appears, before backward goes on to the next: for loops that free gradients early."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from gradclip.chain import Chain
+from gradclip.clipping import Clipping, as_clipping
+from gradclip.errors import TargetError
+from gradclip.result import ClipResult
+from gradclip.torch.backward_end import when_backward_ends
+from gradclip.torch.first_pass import FirstPass, lookers
+from gradclip.torch.hooking import check_model, check_parameters, forget, register
+from gradclip.torch.in_turn import InTurn
+from gradclip.torch.one_by_one import Alone, OneByOne, Rates, stands_alone
+from gradclip.torch.plan import Plan
+from gradclip.torch.saved import pack, unpack
+from gradclip.torch.skips import Skips
+from gradclip.torch.stages import stages_for
+from gradclip.torch.step_result import dropped, joined
+from gradclip.torch.stepping import Then, read
+from gradclip.torch.targets import Clippable
+from gradclip.torch.together import Together
+
+__all__ = ["InBackward"]
+
+
+class InBackward:
+    """Clip every gradient inside ``backward()``, as soon as it is complete; then step its parameter and free the gradient.
+
+    For training with little memory, where each parameter has an optimizer of its own and no two gradients are alive together.
+    Methods that clip tensor by tensor (``tensor_norm``, ``block_rms``, ``agc``, ``value``, ``spam``, ``norm_growth``,
+    ``quantile`` with ``per_tensor``) give exactly what a ``Clipper`` gives after ``backward()``. Those that need all norms
+    first (``global_norm`` and the others) are exact in two passes, see :meth:`measuring`, or ``approximate``; without either
+    the first gradient raises. docs/low-memory.md has the whole loop, and a table of methods.
+
+    Each backward is a step. Under ``nonfinite="skip"`` a NaN or Inf drops the gradient of its own parameter only, since others
+    have been stepped by then. Clipping goes on until :meth:`detach`, whether this object is kept or not.
+
+    Args:
+        target: a model, or parameters, named or not; a frozen one takes part as soon as it is thawed.
+        clipping: a recipe, or its spelling.
+        then: called with each parameter whose gradient has been clipped (not where it was dropped); or the optimizer of each
+            parameter, which is stepped and the gradient freed. Hooks that are registered later run after it.
+        approximate: clip what needs all norms by the norms so far, and those of the last step for what has not appeared yet.
+
+    Raises:
+        TypeError: gradients instead of parameters, or ``then`` is neither.
+        TargetError: a method, a parameter or a wrapped model that does not fit.
+        ValueError: a gradient is already clipped as it appears.
+
+    >>> import torch
+    >>> model = torch.nn.Linear(2, 1)
+    >>> optimizers = {p: torch.optim.SGD([p], lr=0.1) for p in model.parameters()}
+    >>> in_backward = InBackward(model, "tensor_norm:1.0", optimizers)
+    >>> (100 * model(torch.ones(1, 2))).sum().backward()
+    >>> model.weight.grad is None, [round(norm, 6) for norm in in_backward.result.clipped_tensor_norms.tolist()]
+    (True, [1.0, 1.0])
+    """
+
+    def __init__(
+        self, target: Clippable, clipping: Clipping | Chain | str, then: Then = None, *, approximate: bool = False
+    ) -> None:
+        check_model(target)
+        stages = stages_for(as_clipping(clipping), target)
+        self._clipping, self._plan = stages.clipping, stages.plans[-1]
+        check_parameters(self._plan.target)
+        self._then, rates = read(then, self._plan.target)
+        if stages.needs_lr and rates is None:
+            raise TargetError(f"{self.clipping} needs the learning rates: write then={{parameter: its optimizer, ...}}")
+        self._way = _way(stages.plans, rates if stages.needs_lr else None, approximate)
+        self._looks = lookers(self._plan)
+        self._first: FirstPass | None = None
+        self._measuring = False
+        self._results: dict[int, ClipResult] = {}
+        self._result: ClipResult | None = None
+        self._skips = Skips()
+        self._steps = 0
+        self._lock = threading.RLock()  # gradients on several devices appear in as many threads
+        self._stepping = False
+        hooks = [register(p, partial(self._on_gradient, i)) for i, p in enumerate(self._plan.target.parameters)]
+        self._hooks = [hook for hook in hooks if hook is not None]
+
+    @property
+    def clipping(self) -> Clipping | Chain:
+        """The method."""
+        return self._clipping
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the parameters, in order."""
+        return self._plan.target.names
+
+    @property
+    def step(self) -> int:
+        """Steps taken so far, the one under way included."""
+        return self._steps + bool(self._results)
+
+    @property
+    def skipped(self) -> int:
+        """Steps in which a gradient was dropped because it was not finite."""
+        return self._skips.total
+
+    @property
+    def skipped_in_a_row(self) -> int:
+        """The same, since the last step without one."""
+        return self._skips.in_a_row
+
+    @property
+    def result(self) -> ClipResult | None:
+        """What the last backward did, None before the first."""
+        self._finish()
+        return self._result
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Let the backward inside only measure, and free the gradients; the next one is then clipped by its norms, exactly.
+
+        Both need the same gradients: the same batch, the same random numbers (dropout), best one graph. (A second pass whose
+        norms differ is noticed afterwards, and warns)::
+
+            with in_backward.measuring():
+                loss.backward(retain_graph=True)
+            loss.backward()
+
+        A NaN or Inf is known beforehand too, so that ``skip`` drops the whole step.
+
+        Raises:
+            TargetError: no gradient appeared, or one appeared twice.
+            NonFiniteGradientError: a NaN or Inf, under ``nonfinite="raise"``; nothing is stepped.
+        """
+        self._finish()
+        self._way.forget()
+        self._first, self._measuring = FirstPass(self._plan, self._looks), True
+        try:
+            yield
+            self._first.close()
+            if not self._first.doomed:
+                self._way.foresee(self._first.cells, self._first.present, self._steps)
+        except BaseException:
+            self._first = None
+            raise
+        finally:
+            self._measuring = False
+
+    def detach(self) -> None:
+        """Stop clipping, and stepping with ``then``; may be called twice."""
+        self._finish()
+        for hook in self._hooks:
+            hook.remove()
+        if self._hooks:  # else somebody else may have hooked on since
+            forget(self._plan.target.parameters)
+        self._hooks = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a flat dict for a checkpoint, as :meth:`Clipper.state_dict` does; either can take up the other's."""
+        self._finish()
+        counters = (self._steps, self._skips.total, self._skips.in_a_row)
+        return {**pack(str(self.clipping), counters, self._way.state()), **self._way.extra()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up where a saved state left off, bit for bit.
+
+        Raises:
+            StateError: the state is of another version, recipe or model, or incomplete; nothing is loaded.
+        """
+        counters, history = unpack(str(self.clipping), self._way.start(), state)
+        self._finish()
+        self._steps, self._skips.total, self._skips.in_a_row = counters
+        self._way.load(history, state)
+
+    def __enter__(self) -> InBackward:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.detach()
+
+    def __repr__(self) -> str:
+        return f"InBackward({self.clipping}, {len(self.names)} parameters, step {self.step})"
+
+    def _finish(self) -> None:
+        """End the step, but not where a gradient is just being stepped."""
+        with self._lock:
+            if not self._stepping:
+                self._end_step()
+
+    def _on_gradient(self, i: int, parameter: Tensor) -> None:
+        """Take one gradient that is complete."""
+        with self._lock:
+            if parameter.grad is None:
+                raise TargetError(
+                    f"the gradient of {self.names[i]!r} was freed before it could be clipped, by a hook that was registered "
+                    "earlier: register that hook after InBackward, or pass what it does as then=..."
+                )
+            if self._measuring and self._first is not None:
+                self._first.note(i)
+                return
+            if i in self._results:  # nobody said that the backward before had ended
+                self._end_step()
+            self._clip(i, parameter)
+        when_backward_ends(self._finish)
+        if parameter.grad is not None and self._then is not None:
+            self._stepping = True
+            try:
+                self._then(parameter)
+            finally:
+                self._stepping = False
+
+    def _clip(self, i: int, parameter: Tensor) -> None:
+        if self._first is not None and self._first.doomed:
+            parameter.grad = None
+            self._results[i] = dropped(self.names[i], self._first.of(i))
+            self._skips.count(self._first.bad, self.clipping.nonfinite)
+            return
+        result = self._results[i] = self._way.clip(i, self._steps)
+        if result.skipped:
+            self._skips.count(result.nonfinite_names, self.clipping.nonfinite)
+
+    def _end_step(self) -> None:
+        if not self._results:
+            return
+        results, self._results = self._results, {}
+        first, self._first = self._first, None
+        self._result = joined(self._plan, self._way, results, self._steps)
+        self._steps += 1
+        self._skips.end_step()
+        if first is not None and not first.doomed:
+            first.check(self._result._cells)
+
+
+def _way(plans: Sequence[Plan], rates: Rates, approximate: bool) -> OneByOne:
+    """Return how a method, or the two of a chain, are carried out on one gradient at a time."""
+    if len(plans) == 2:
+        return InTurn((plans[0], plans[1]), rates)
+    return Alone(plans[0], rates) if stands_alone(plans[0].clipping) else Together(plans[0], rates, approximate)

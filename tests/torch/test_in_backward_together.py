@@ -1,0 +1,250 @@
+"""InBackward with what needs all norms first: in two passes, and approximately."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import gradclip as gc
+from tests.torch.early import (
+    STEPS,
+    adamw,
+    afterwards,
+    assert_same_results,
+    assert_same_state,
+    assert_same_weights,
+    loss_of,
+    net,
+    optimizers,
+    sgd,
+)
+
+TOGETHER = {
+    "global_norm": gc.global_norm(0.1),
+    "global_norm, L1": gc.global_norm(0.1, norm=1),
+    "global_norm, exclude": gc.global_norm(0.1, exclude="out.*"),
+    "whole rms": gc.Clipping(gc.Whole(), gc.RMS, gc.Constant(0.01)),
+    "group_norm": gc.group_norm({"out.*": 0.05, "*": 0.1}),
+    "soft": gc.normalise(0.1, soft=True),
+    "normalise": gc.normalise(0.1),
+    "zclip": gc.zclip(0.5, 0.9, 3),
+    "autoclip": gc.autoclip(20),
+    "quantile": gc.quantile(0.5, 5),
+    "aggc": gc.aggc(1.0, patterns=("out.*", "*")),
+    "skip_step": gc.skip_step(0.5, 8, 3),
+    "adagc": gc.adagc(1.0, 0.9, 4, 0.3),
+    "trust": gc.trust(1e-3),
+    "auto": gc.auto(2e-3, 1.0, 10),
+}
+
+
+class TestTogether:
+    @pytest.mark.parametrize("clipping", TOGETHER.values(), ids=TOGETHER)
+    def test_two_passes_are_what_a_clipper_does_afterwards(self, clipping):
+        wanted, clipper, results = afterwards(clipping)
+        model = net()
+        in_backward = gc.InBackward(model, clipping, optimizers(model))
+        for step in range(STEPS):
+            loss = loss_of(model, step)
+            with in_backward.measuring():
+                loss.backward(retain_graph=True)
+                assert all(p.grad is None for p in model.parameters())
+            loss.backward()
+            assert all(p.grad is None for p in model.parameters())
+            assert_same_results(in_backward.result, results[step])
+        assert_same_weights(model, wanted)
+        assert any(bool(result.clipped) for result in results)
+        assert_same_state(in_backward.state_dict(), clipper.state_dict())
+
+    @pytest.mark.parametrize("make", [sgd, adamw])
+    def test_two_passes_are_what_torch_does(self, make):
+        plain, model = net(), net()
+        optimizer = make(plain.parameters())
+        in_backward = gc.InBackward(model, "global_norm:0.1", optimizers(model, make))
+        for step in range(20):
+            loss_of(plain, step).backward()
+            norm = nn.utils.clip_grad_norm_(plain.parameters(), 0.1)
+            optimizer.step()
+            optimizer.zero_grad()
+            loss = loss_of(model, step)
+            with in_backward.measuring():
+                loss.backward(retain_graph=True)
+            loss.backward()
+            assert float(in_backward.result.norm) == pytest.approx(float(norm), rel=1e-5)
+        assert_same_weights(model, plain, rtol=1e-4, atol=2e-6)  # torch's own has an eps of 1e-6
+
+    def test_a_gradient_of_zeros_is_dropped_with_the_others(self):
+        """It would still move a parameter whose optimizer has momentum."""
+        one, two = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+        stepped = []
+        clipping = gc.Clipping(gc.Whole(), gc.L2, gc.Constant(1.0), gc.Drop())
+        in_backward = gc.InBackward([one, two], clipping, stepped.append)
+        loss = (5 * one + 0 * two).sum()
+        with in_backward.measuring():
+            loss.backward(retain_graph=True)
+        loss.backward()
+        assert stepped == []
+        assert one.grad is None
+        assert two.grad is None
+
+    def test_the_second_pass_may_be_a_forward_of_its_own(self):
+        wanted, _, _ = afterwards("global_norm:0.1")
+        model = net()
+        in_backward = gc.InBackward(model, "global_norm:0.1", optimizers(model))
+        for step in range(STEPS):
+            with in_backward.measuring():
+                loss_of(model, step).backward()
+            loss_of(model, step).backward()
+        assert_same_weights(model, wanted)
+
+    def test_another_batch_in_the_second_pass_is_noticed(self):
+        model = net()
+        in_backward = gc.InBackward(model, "global_norm:0.1")
+        with in_backward.measuring():
+            loss_of(model, 0).backward()
+        with pytest.warns(RuntimeWarning, match="other gradients than the one inside measuring"):
+            loss_of(model, 3).backward()
+
+    def test_without_a_first_pass_the_first_gradient_says_what_to_do(self):
+        model = net()
+        before = [p.clone() for p in model.parameters()]
+        gc.InBackward(model, "global_norm:1.0", optimizers(model))
+        with pytest.raises(gc.TargetError, match=r"measuring\(\).*approximate=True.*agc"):
+            loss_of(model, 0).backward()
+        assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+
+    def test_each_first_pass_serves_one_step(self):
+        model = net()
+        in_backward = gc.InBackward(model, "global_norm:1.0", optimizers(model))
+        with in_backward.measuring():
+            loss_of(model, 0).backward()
+        loss_of(model, 0).backward()
+        with pytest.raises(gc.TargetError, match="measuring"):
+            loss_of(model, 0).backward()
+
+    def test_a_first_pass_that_nothing_came_of_is_forgotten(self):
+        model = net()
+        in_backward = gc.InBackward(model, "trust:1e-3", optimizers(model))
+        with in_backward.measuring():
+            loss_of(model, 3).backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(2)
+        with in_backward.measuring():
+            loss_of(model, 0).backward()
+        loss_of(model, 0).backward()
+        used = [p for n, p in net().named_parameters() if not n.startswith(("rare", "frozen"))]
+        weights = 2 * torch.cat([p.detach().flatten() for p in used]).norm()
+        assert float(in_backward.result.limits) == pytest.approx(1e-3 * float(weights) / 0.1, rel=1e-5)  # lr / (1 - momentum)
+        with in_backward.measuring():
+            loss_of(model, 0).backward()
+        with pytest.raises(gc.TargetError, match="no gradient"), in_backward.measuring():
+            pass
+        with pytest.raises(gc.TargetError, match="needs the norms of all"):
+            loss_of(model, 0).backward()
+
+    def test_a_first_pass_measures_one_backward(self):
+        model = net()
+        in_backward = gc.InBackward(model, "global_norm:1.0")
+        with pytest.raises(gc.TargetError, match="no gradient appeared"), in_backward.measuring():
+            pass
+        both = loss_of(model, 0), loss_of(model, 0)
+        with pytest.raises(gc.TargetError, match="appeared twice"), in_backward.measuring():
+            [loss.backward() for loss in both]
+        with pytest.raises(gc.TargetError, match="needs the norms of all"):  # what failed is not used
+            loss_of(model, 0).backward()
+
+    def test_methods_that_go_tensor_by_tensor_take_a_first_pass_too(self):
+        wanted, _, _ = afterwards("agc:0.01")
+        model = net()
+        in_backward = gc.InBackward(model, "agc:0.01", optimizers(model))
+        for step in range(STEPS):
+            with in_backward.measuring():
+                loss_of(model, step).backward()
+            loss_of(model, step).backward()
+        assert_same_weights(model, wanted)
+
+
+class TestApproximate:
+    def expected(self, factors, norms, last, threshold):
+        """Each gradient's factor by the formula: the norms so far, and those of the last step for what is to come."""
+        for i, norm in enumerate(norms):
+            estimate = math.hypot(*norms[: i + 1], *last[i + 1 :])
+            assert factors[i] == pytest.approx(min(1.0, threshold / estimate), rel=1e-6), (i, norm)
+
+    def test_is_the_formula(self):
+        parameters = [nn.Parameter(torch.zeros(3)) for _ in range(4)]
+        in_backward = gc.InBackward(parameters, "global_norm:2.0", approximate=True)
+        order = []
+        for i, p in enumerate(parameters):
+            p.register_post_accumulate_grad_hook(lambda p, i=i: order.append((i, float(p.grad.norm()))))
+        last = [0.0] * 4
+        for sizes in ([1.0, 2.0, 0.5, 3.0], [0.1, 0.1, 0.1, 0.1], [50.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]):
+            order.clear()
+            for p in parameters:
+                p.grad = None
+            sum(size * p[0] for size, p in zip(sizes, parameters, strict=True)).backward()
+            assert in_backward.result.tensor_norms.tolist() == pytest.approx(sizes)
+            places = [i for i, _ in order]
+            assert sorted(places) == [0, 1, 2, 3]
+            norms = [sizes[i] for i in places]
+            self.expected([after / sizes[i] for i, after in order], norms, [last[i] for i in places], 2.0)
+            last = sizes
+
+    def test_a_steady_norm_is_clipped_exactly_from_the_second_step(self):
+        p = [nn.Parameter(torch.zeros(2)) for _ in range(3)]
+        in_backward = gc.InBackward(p, "global_norm:1.0", lambda q: setattr(q, "grad", None), approximate=True)
+        for step in range(3):
+            sum(10 * q.sum() for q in p).backward()
+            assert (float(in_backward.result.clipped_norm) == pytest.approx(1.0)) is (step > 0)
+
+    def test_a_spike_is_held_in_its_own_step(self):
+        """Not to the threshold, but no gradient passes it, and together they are a small multiple of it."""
+        p = [nn.Parameter(torch.zeros(2)) for _ in range(30)]
+        in_backward = gc.InBackward(p, "global_norm:1.0", lambda q: setattr(q, "grad", None), approximate=True)
+        for size in (0.01, 0.01, 1e4):
+            sum(size * q[0] for q in p).backward()
+        assert float(in_backward.result.norm) == pytest.approx(1e4 * 30**0.5)
+        assert float(in_backward.result.clipped_tensor_norms.max()) <= 1 + 1e-6
+        together = sum(1 / i for i in range(1, 31)) ** 0.5  # one after another is cut to T / sqrt(i)
+        assert float(in_backward.result.clipped_norm) == pytest.approx(together, rel=1e-4)
+
+    @pytest.mark.parametrize("clipping", TOGETHER.values(), ids=TOGETHER)
+    def test_every_method_runs_and_its_history_is_exact(self, clipping):
+        """Fed with the same gradients (nothing is stepped), what a rule learns is what it learns afterwards."""
+        clipper, in_backward = gc.Clipper(one := net(), clipping, optimizer=sgd(one.parameters())), None
+        model = net()
+        in_backward = gc.InBackward(model, clipping, {p: sgd([p]) for p in model.parameters()}, approximate=True)
+        weights = copy.deepcopy(model.state_dict())
+        for step in range(STEPS):
+            loss_of(one, step).backward()
+            wanted = clipper.clip_()
+            one.zero_grad()
+            loss_of(model, step).backward()
+            torch.testing.assert_close(in_backward.result.tensor_norms, wanted.tensor_norms, rtol=1e-5, atol=1e-9)
+            model.load_state_dict(weights)
+        assert_same_state(in_backward.state_dict(), clipper.state_dict())
+
+    def test_can_be_resumed_bit_for_bit(self):
+        def train(model, in_backward, steps):
+            for step in steps:
+                loss_of(model, step).backward()
+            return in_backward.state_dict()
+
+        whole, parts = net(), net()
+        train(whole, gc.InBackward(whole, "zclip:0.5", optimizers(whole), approximate=True), range(STEPS))
+        by_step = optimizers(parts)
+        with gc.InBackward(parts, "zclip:0.5", by_step, approximate=True) as first:
+            saved = train(parts, first, range(7))
+        second = gc.InBackward(parts, "zclip:0.5", by_step, approximate=True)
+        second.load_state_dict(saved)
+        train(parts, second, range(7, STEPS))
+        assert all(torch.equal(p, q) for p, q in zip(whole.parameters(), parts.parameters(), strict=True))
+
+    def test_units_that_need_other_tensors_are_refused(self):
+        with pytest.raises(gc.TargetError, match="clip parts of one"):
+            gc.InBackward(net(), gc.Clipping(gc.PerUnit(), gc.L2, gc.adagc().threshold), approximate=True)
