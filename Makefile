@@ -17,7 +17,7 @@ check: .venv/.check  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: .venv/.test  ## speed, and what watching costs: ratios measured side by side, with CSV
+bench: .venv/.bench  ## speed, and what watching costs: ratios measured side by side, with CSV
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/monitor.py
 
@@ -41,6 +41,10 @@ clean:
 .venv/.test: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) -e '.[torch,test]'
 	touch $@ .venv/.demo
+
+.venv/.bench: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -e '.[torch,test,bench]'
+	touch $@ .venv/.demo .venv/.test
 
 .venv/.check: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) -e '.[torch,check,test]'

@@ -12,8 +12,6 @@ contender once, in an order that turns; times are medians over the rounds, ratio
 from __future__ import annotations
 
 import argparse
-import csv
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -24,11 +22,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from speed_cases import CASES, Case
-
-from gradclip.backends import kernel
+from tables import PAGE, machine, measured_on, put_into_page, rotated, write_csv
 
 RESULTS = Path(__file__).parent / "results" / "cpu.csv"
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 WARMUP = 3
 
 
@@ -56,9 +52,8 @@ def timed(case: Case, rounds: int) -> dict[str, float]:
     """Return the median time of every contender, and of one read, in milliseconds."""
     calls: dict[str, Callable[[], object]] = {**case.contenders, "read": case.read}
     taken: dict[str, list[float]] = {label: [] for label in calls}
-    labels = list(calls)
     for number in range(WARMUP + rounds):
-        for label in labels[number % len(labels) :] + labels[: number % len(labels)]:
+        for label in rotated(list(calls), number):
             case.before()
             seconds = _time(calls[label], case.repeats)
             if number >= WARMUP:
@@ -87,25 +82,9 @@ def rows_of(case: Case, rounds: int) -> list[Row]:
     return rows
 
 
-def machine() -> dict[str, object]:
-    """Describe what this was measured on."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        model = next((line.split(": ")[1] for line in info.read_text().splitlines() if line.startswith("model name")), model)
-    return {
-        "cpu": model,
-        "threads": torch.get_num_threads(),
-        "isa": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "kernel": kernel.enabled(),
-    }
-
-
 def printed(rows: list[Row], described: dict[str, object]) -> Table:
     """Lay the results out as a table."""
-    table = Table(title=", ".join(f"{key} {value}" for key, value in described.items()), title_justify="left")
+    table = Table(title=measured_on(described), title_justify="left")
     for heading in ("case", "contender"):
         table.add_column(heading)
     for heading in ("ms", "ratio", "target", "reached", "x one read", "norm error"):
@@ -123,22 +102,14 @@ def printed(rows: list[Row], described: dict[str, object]) -> Table:
     return table
 
 
-def write(path: Path, rows: list[Row], described: dict[str, object]) -> None:
-    """Write one line for each contender, with the machine in every line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [{**_rounded(asdict(row)), "reached": row.verdict, **described} for row in rows]
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
+def csv_lines(rows: list[Row]) -> list[dict[str, object]]:
+    """Lay the results out for the CSV file."""
+    return [{**asdict(row), "reached": row.verdict} for row in rows]
 
 
-def put_into_page(page: Path, rows: list[Row], described: dict[str, object]) -> None:
-    """Replace the table between the page's two marks."""
-    head, rest = page.read_text().split("<!-- measured -->\n")
-    tail = rest.split("<!-- /measured -->")[1]
+def page_lines(rows: list[Row]) -> list[str]:
+    """Lay the results out for the page."""
     lines = [
-        f"Measured on {', '.join(f'{key} {value}' for key, value in described.items())}.\n",
         "| case | contender | ms | ratio | to reach | times one read | norm error |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
@@ -149,11 +120,7 @@ def put_into_page(page: Path, rows: list[Row], described: dict[str, object]) -> 
         lines.append(
             f"| {row.case} | {row.contender} | {row.milliseconds:.3f} | {row.ratio:.2f} | {target} | {read} | {error} |"
         )
-    page.write_text(f"{head}<!-- measured -->\n" + "\n".join(lines) + f"\n<!-- /measured -->{tail}")
-
-
-def _rounded(values: dict[str, object]) -> dict[str, object]:
-    return {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in values.items()}
+    return lines
 
 
 def main() -> None:
@@ -180,9 +147,9 @@ def main() -> None:
         raise SystemExit(f"no case holds {asked.only!r}: {', '.join(CASES)}")
     described = machine()
     Console(width=132).print(printed(rows, described))
-    write(asked.csv, rows, described)
+    write_csv(asked.csv, csv_lines(rows), described)
     if asked.docs:
-        put_into_page(PAGE, rows, described)
+        put_into_page(PAGE, "measured", page_lines(rows), described)
 
 
 if __name__ == "__main__":

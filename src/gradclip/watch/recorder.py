@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Final
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gradclip.backends.torch_norms import carrier
 from gradclip.record.schema import ABSENT, Event, StepRow
 from gradclip.record.writer import RunWriter
 from gradclip.watch.stream import Stream
@@ -187,23 +189,26 @@ class Recorder:
 
 def _read(waiting: Sequence[Measured]) -> list[list[Floats]]:
     """Bring the tensors of many steps to the host, with one copy a device."""
-    pieces = [[t.detach() for t in m.tensors()] for m in waiting]
+    pieces = [[t.detach().reshape(-1) for t in m.tensors()] for m in waiting]
     flat = [t for step in pieces for t in step]
     by_device: dict[torch.device, list[int]] = {}
     for i, tensor in enumerate(flat):
         by_device.setdefault(tensor.device, []).append(i)
     values: list[Floats] = [np.zeros(0)] * len(flat)
-    for indices in by_device.values():
-        joined = torch.cat([flat[i].reshape(-1).to(_real(flat[i])) for i in indices]).cpu().double().numpy()
-        edges = np.cumsum([flat[i].numel() for i in indices])[:-1]
-        for i, part in zip(indices, np.split(joined, edges), strict=True):
+    for device, indices in by_device.items():
+        for i, part in zip(indices, _on_host([flat[i] for i in indices], device), strict=True):
             values[i] = part
     found = iter(values)
     return [[next(found) for _ in step] for step in pieces]
 
 
-def _real(tensor: Tensor) -> torch.dtype:
-    return torch.float32 if tensor.device.type == "mps" else torch.float64
+def _on_host(tensors: Sequence[Tensor], device: torch.device) -> list[Floats]:
+    """Return the vectors of one device as arrays; what is on the host is not copied."""
+    if device.type == "cpu":
+        return [t.double().numpy() for t in tensors]
+    joined = torch.cat([t.to(carrier(device)) for t in tensors]).cpu().double().numpy()
+    ends = list(accumulate(t.numel() for t in tensors))
+    return [joined[begin:end] for begin, end in pairwise([0, *ends])]
 
 
 def _total(norms: Floats) -> float:
@@ -221,9 +226,11 @@ def _share(after: float, before: float) -> float:
 
 def _one_factor(before: Floats, after: Floats) -> float | None:
     """The one number that all norms were multiplied by, where there is one: it takes no room in the file."""
-    moving = (before > 0) & np.isfinite(before) & np.isfinite(after)
-    if not moving.any() or not np.isfinite(before).all():
+    if not (np.isfinite(before).all() and np.isfinite(after).all()):
         return None
-    ratios = after[moving] / before[moving]
-    factor = float(np.median(ratios))
-    return factor if np.abs(ratios - factor).max() <= 1e-5 * abs(factor) else None
+    moving = before > 0
+    ratios = np.sort(after[moving] / before[moving])
+    if not len(ratios):
+        return None
+    factor = float(ratios[len(ratios) // 2])
+    return factor if max(ratios[-1] - factor, factor - ratios[0]) <= 1e-5 * abs(factor) else None

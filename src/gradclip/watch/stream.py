@@ -125,20 +125,32 @@ class Stream:
         """Keep a copy of the weights, to measure how far the step moves them."""
         self._before = [None if p is None else p.detach().clone() for p in self.parameters()]
 
-    @torch.no_grad()
     def update_norms(self) -> Tensor | None:
         """Return how far each parameter moved since :meth:`before_update`; None without it."""
         before, self._before = self._before, None
         if before is None:
             return None
         before += [None] * (len(self) - len(before))
-        return _norms([_moved(p, b) for p, b in zip(self.parameters(), before, strict=True)])
+        return _norms(_moved(self.parameters(), before))
 
 
-def _moved(parameter: Tensor | None, before: Tensor | None) -> Tensor | None:
-    if parameter is None or before is None or before.shape != parameter.shape:
-        return None
-    return before.sub_(parameter.detach())
+@torch.no_grad()
+def _moved(parameters: Sequence[Tensor | None], before: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Subtract the parameters from their copies, in place; None where there is no copy, or one of another shape."""
+    pairs = zip(parameters, before, strict=True)
+    kept = [b if p is not None and b is not None and b.shape == p.shape else None for p, b in pairs]
+    weights = [p.detach() for p, b in zip(parameters, kept, strict=True) if p is not None and b is not None]
+    _subtract([b for b in kept if b is not None], weights)
+    return kept
+
+
+def _subtract(copies: list[Tensor], weights: list[Tensor]) -> None:
+    """In one call, which is quicker for many small tensors; one by one where some are of classes that may not mix."""
+    if copies and all(type(t) is Tensor for t in weights):
+        torch._foreach_sub_(copies, weights)
+    else:
+        for copy, weight in zip(copies, weights, strict=True):
+            copy.sub_(weight)
 
 
 @torch.no_grad()
@@ -148,7 +160,7 @@ def grad_norms(parameters: Sequence[Tensor | None]) -> Tensor:
 
 
 def _norms(tensors: Sequence[Tensor | None]) -> Tensor:
-    present = [_values(t) for t in tensors if t is not None]
+    present = [t if type(t) is Tensor and t.layout is torch.strided else _values(t) for t in tensors if t is not None]
     device = present[0].device if present else torch.device("cpu")
     norms = norms_of(present, 2.0, device)
     if len(present) == len(tensors):
@@ -159,9 +171,7 @@ def _norms(tensors: Sequence[Tensor | None]) -> Tensor:
 
 
 def _values(tensor: Tensor) -> Tensor:
-    """What of a gradient is measured; nothing is put in its place."""
-    if type(tensor) is Tensor and tensor.layout is torch.strided:
-        return tensor
+    """What is measured of a gradient that is no plain tensor; nothing is put in its place."""
     if hasattr(tensor, "to_local"):  # a sharded tensor: this rank's part, said in the report
         tensor = tensor.to_local()
     values = payload_of(tensor, tensor.shape, "")[0].values
