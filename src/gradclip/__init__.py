@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from gradclip.chain import Chain
 from gradclip.clipping import Clipping
 from gradclip.errors import GradclipError, NonFiniteGradientError, RecipeError, StateError, TargetError
+from gradclip.moving import Cosine, Linear
 from gradclip.nonfinite import Propagate, Raise, Skip, Zero
 from gradclip.norms import L1, L2, LINF, RMS, Norm
 from gradclip.recipes import (
@@ -43,7 +44,7 @@ from gradclip.rescales import Band, Clamp, Drop, Hard, Normalise, Soft
 from gradclip.result import ClipResult
 from gradclip.scopes import PerElement, PerGroup, PerTensor, PerUnit, Whole
 from gradclip.spelling import parse
-from gradclip.thresholds import Bounds, Constant, Cosine, Linear, Relative, Schedule
+from gradclip.thresholds import Bounds, Constant, Relative, Schedule
 
 if TYPE_CHECKING:
     from gradclip.torch import Attachment, Clipper, InBackward, attach, clip, clip_, tensor_norms

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from gradclip._arrays import Array, namespace
-from gradclip.thresholds import Warmup, extremes, moved, number
+from gradclip.moving import Warmup, extremes, moved
+from gradclip.thresholds import number
 
 __all__ = ["Band", "Clamp", "Drop", "Hard", "Normalise", "Rescale", "Soft"]
 

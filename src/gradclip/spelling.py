@@ -12,7 +12,7 @@ from contextlib import suppress
 from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
-from gradclip import adaptive, nonfinite, norms, rescales, scopes, thresholds
+from gradclip import adaptive, moving, nonfinite, norms, rescales, scopes, thresholds
 from gradclip.chain import Chain
 from gradclip.clipping import Clipping
 from gradclip.errors import RecipeError
@@ -25,7 +25,7 @@ __all__ = ["parse", "spell"]
 
 _PATTERNS = ("exclude", "patterns")
 """Arguments that are words even where they look like numbers."""
-_MOVING: dict[str, Callable[..., thresholds.Threshold]] = {"linear": thresholds.Linear, "cosine": thresholds.Cosine}
+_MOVING: dict[str, Callable[..., thresholds.Threshold]] = {"linear": moving.Linear, "cosine": moving.Cosine}
 
 
 def parse(spelling: str) -> Clipping | Chain:
@@ -59,7 +59,7 @@ def parse(spelling: str) -> Clipping | Chain:
 def spell(clipping: Clipping | Chain) -> str:
     """Write a method as its short spelling where a recipe has one, else in the long form.
 
-    >>> spell(Clipping(threshold=thresholds.Linear(10, 1, 1000)))
+    >>> spell(Clipping(threshold=moving.Linear(10, 1, 1000)))
     'global_norm:linear(10.0,1.0,1000)'
     """
     fields: dict[str, Any] = {}
@@ -160,7 +160,7 @@ def _written(value: Any) -> str:
     match value:
         case thresholds.Constant():
             return _written(value.value)
-        case thresholds.Linear() | thresholds.Cosine():
+        case moving.Linear() | moving.Cosine():
             numbers = (value.start, value.end, value.steps, value.after)
             inside = ",".join(_written(v) for v in (numbers if value.after else numbers[:3]))
             return f"{type(value).__name__.lower()}({inside})"
@@ -193,7 +193,7 @@ def _parse_long(text: str) -> Clipping | Chain:
     return built
 
 
-_AXES = (scopes, norms, thresholds, adaptive, rescales, nonfinite)
+_AXES = (scopes, norms, thresholds, moving, adaptive, rescales, nonfinite)
 _NAMES: dict[str, Any] = {
     "Chain": Chain, "Clipping": Clipping, "inf": math.inf,
     **{name: getattr(axis, name) for axis in _AXES for name in axis.__all__},

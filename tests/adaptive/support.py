@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from gradclip import adaptive
-from gradclip.thresholds import Context, Cosine, Linear, Threshold, Warmup
+from gradclip.moving import Cosine, Linear, Warmup
+from gradclip.thresholds import Context, Threshold
 
 STEPS = 1000
 RULES: list[Threshold] = [

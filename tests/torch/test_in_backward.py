@@ -133,7 +133,7 @@ class TestTensorByTensor:
         assert in_backward.result is in_backward.result
 
     def test_where_nobody_tells_that_a_backward_is_over_the_next_gradient_does(self, monkeypatch):
-        monkeypatch.setattr("gradclip.torch.backward_end._queue", None)
+        monkeypatch.setattr("gradclip.torch.in_backward.backward_end._queue", None)
         model, wanted = net(), afterwards("norm_growth:1.001")[1].state_dict()
         in_backward = gc.InBackward(model, "norm_growth:1.001", optimizers(model))
         for step in range(STEPS):

@@ -9,7 +9,8 @@ from typing import ClassVar
 from gradclip._arrays import Array, namespace
 from gradclip.adaptive.checks import count, share
 from gradclip.adaptive.columns import larger, where_active
-from gradclip.thresholds import Context, State, Threshold, Warmup, extremes, moved, number, positive
+from gradclip.moving import Warmup, extremes, moved
+from gradclip.thresholds import Context, State, Threshold, number, positive
 
 __all__ = ["Ema", "EmaRatio", "Growth", "SecondMoment", "ZScore"]
 

@@ -6,12 +6,12 @@ import math
 
 from gradclip.adaptive import Ema, EmaRatio, Growth, Outlier, Percentile, Quantile, SecondMoment, Trust, ZScore
 from gradclip.clipping import Clipping
+from gradclip.moving import Warmup
 from gradclip.nonfinite import Nonfinite, as_nonfinite
 from gradclip.norms import L2
 from gradclip.recipes.registry import Patterns, recipe
 from gradclip.rescales import Band, Drop, Hard
 from gradclip.scopes import PerElement, PerGroup, PerTensor, Scope, Whole, patterns_of
-from gradclip.thresholds import Warmup
 
 __all__ = ["adagc", "aggc", "autoclip", "norm_growth", "quantile", "skip_step", "spam", "trust", "zclip"]
 

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from gradclip.clipping import Clipping, as_clipping
-from gradclip.errors import NonFiniteGradientError, StateError, TargetError, listed
+from gradclip.errors import NonFiniteGradientError, TargetError, listed
 from gradclip.nonfinite import Skip
 from gradclip.result import ClipResult
 from gradclip.torch.deciding import Carry, Known
 from gradclip.torch.rates import effective_rates
+from gradclip.torch.saved import pack, unpack
 from gradclip.torch.stages import stages_for
 from gradclip.torch.targets import Clippable
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from gradclip.chain import Chain
 
 __all__ = ["Clipper"]
-
-_VERSION = 1
-_HISTORY = "threshold."
 
 
 class Clipper:
@@ -104,14 +102,8 @@ class Clipper:
 
     def state_dict(self) -> dict[str, Any]:
         """Return a flat dict: the recipe's spelling, the counters, and the threshold's arrays as they are."""
-        return {
-            "version": _VERSION,
-            "recipe": str(self.clipping),
-            "step": self.step,
-            "skipped": self.skipped,
-            "skipped_in_a_row": self.skipped_in_a_row,
-            **{_HISTORY + key: value.clone() for key, value in self._history.items()},
-        }
+        counters = (self.step, self.skipped, self.skipped_in_a_row)
+        return pack(str(self.clipping), counters, {key: value.clone() for key, value in self._history.items()})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up where a saved state left off, bit for bit.
@@ -119,26 +111,10 @@ class Clipper:
         Raises:
             StateError: the state is of another version or recipe, or incomplete; nothing is loaded.
         """
-        missing = [key for key in ("version", "recipe", "step", "skipped", "skipped_in_a_row") if key not in state]
-        if missing:
-            raise StateError(f"not a state of a Clipper: {listed(missing)} missing")
-        if state["version"] != _VERSION:
-            raise StateError(f"the state has version {state['version']}, this gradclip reads version {_VERSION}")
-        if state["recipe"] != str(self.clipping):
-            raise StateError(
-                f"the state belongs to {state['recipe']}, not to {self.clipping}: build the clipper with that recipe"
-            )
-        history = {k.removeprefix(_HISTORY): v for k, v in state.items() if k.startswith(_HISTORY)}
-        if not all(isinstance(value, Tensor) for value in history.values()):
-            raise StateError("the state's arrays are not tensors: was it saved by another program?")
-        shapes = {key: tuple(value.shape) for key, value in history.items()}
-        expected = {key: tuple(value.shape) for key, value in self._expected_history().items()}
-        if history and shapes != expected:
-            raise StateError(f"the state has the arrays {shapes}, but these parameters need {expected}: was the model changed?")
+        counters, history = unpack(str(self.clipping), self._stages.init(), state)
+        self.step, self.skipped, self.skipped_in_a_row = counters
         device = next((p.device for p in self.parameters), torch.device("cpu"))
         self._history = {key: value.to(device, copy=True) for key, value in history.items()}
-        self.step, self.skipped = int(state["step"]), int(state["skipped"])
-        self.skipped_in_a_row = int(state["skipped_in_a_row"])
 
     def __repr__(self) -> str:
         return f"Clipper({self.clipping}, {len(self.names)} parameters, step {self.step})"
@@ -148,10 +124,6 @@ class Clipper:
         if self._optimizer is None or not self._stages.needs_lr:
             return None
         return effective_rates(self._optimizer, self.parameters)
-
-    def _expected_history(self) -> Mapping[str, Tensor]:
-        """The state of a first step, by which a loaded one is checked."""
-        return self._stages.init()
 
     def _count_skips(self, result: ClipResult) -> None:
         policy = self.clipping.nonfinite

@@ -59,8 +59,11 @@ class Stages:
             _ = plan.partition
 
     def init(self) -> State:
-        """Return the history before the first step."""
-        states = [plan.clipping.threshold.init(torch.zeros(plan.partition.count, dtype=torch.float64)) for plan in self.plans]
+        """Return the history before the first step, for its names and shapes: on the meta device, where it takes no memory."""
+        states = [
+            plan.clipping.threshold.init(torch.zeros(plan.partition.count, dtype=torch.float64, device="meta"))
+            for plan in self.plans
+        ]
         return states[0] if len(states) == 1 else _joined(states)
 
     def run(self, grads: Callable[[], list[Tensor | None]], put: Put, known: Known) -> tuple[ClipResult, State]:

@@ -18,7 +18,7 @@ from gradclip.result import ClipResult
 from gradclip.scopes import PerElement, PerTensor, PerUnit, Scope, Whole
 from gradclip.thresholds import Constant
 from gradclip.torch.deciding import Known, State
-from gradclip.torch.histories import Histories
+from gradclip.torch.in_backward.histories import Histories
 from gradclip.torch.pipeline import run
 from gradclip.torch.plan import Plan
 from gradclip.torch.targets import Target

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradclip.backends.torch_payload import Payload
 from gradclip.result import ClipResult
-from gradclip.torch.one_by_one import OneByOne, Results
+from gradclip.torch.in_backward.one_by_one import OneByOne, Results
 from gradclip.torch.plan import Plan
 
 __all__ = ["cells_of_all", "dropped", "joined"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gradclip.errors import TargetError, listed
-from gradclip.torch.one_by_one import Rates
+from gradclip.torch.in_backward.one_by_one import Rates
 from gradclip.torch.rates import effective_rates
 from gradclip.torch.targets import Target
 

@@ -13,7 +13,7 @@ from gradclip.errors import TargetError
 from gradclip.nonfinite import Propagate
 from gradclip.result import ClipResult
 from gradclip.torch.deciding import State
-from gradclip.torch.one_by_one import Alone, OneByOne, Rates, Results, clip_one, measuring, one_tensor, stands_alone
+from gradclip.torch.in_backward.one_by_one import Alone, OneByOne, Rates, Results, clip_one, measuring, one_tensor, stands_alone
 from gradclip.torch.plan import Plan
 
 __all__ = ["InTurn"]

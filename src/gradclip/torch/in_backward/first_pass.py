@@ -10,9 +10,9 @@ from torch import Tensor
 
 from gradclip.errors import NonFiniteGradientError, TargetError
 from gradclip.nonfinite import Propagate, Raise, Skip, Zero
-from gradclip.torch.one_by_one import clip_one, measuring, one_tensor
+from gradclip.torch.in_backward.one_by_one import clip_one, measuring, one_tensor
+from gradclip.torch.in_backward.step_result import cells_of_all
 from gradclip.torch.plan import Plan
-from gradclip.torch.step_result import cells_of_all
 
 __all__ = ["FirstPass", "lookers"]
 

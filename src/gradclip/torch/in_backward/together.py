@@ -23,7 +23,7 @@ from gradclip.scopes import PerTensor
 from gradclip.thresholds import Context, Threshold
 from gradclip.thresholds import State as RuleState
 from gradclip.torch.deciding import Decision, Known, State, Step, decide
-from gradclip.torch.one_by_one import OneByOne, Rates, Results, clip_one, one_tensor, start_of
+from gradclip.torch.in_backward.one_by_one import OneByOne, Rates, Results, clip_one, one_tensor, start_of
 from gradclip.torch.plan import Plan
 
 __all__ = ["Together"]

@@ -14,19 +14,19 @@ from gradclip.chain import Chain
 from gradclip.clipping import Clipping, as_clipping
 from gradclip.errors import TargetError
 from gradclip.result import ClipResult
-from gradclip.torch.backward_end import when_backward_ends
-from gradclip.torch.first_pass import FirstPass, lookers
-from gradclip.torch.hooking import check_model, check_parameters, forget, register
-from gradclip.torch.in_turn import InTurn
-from gradclip.torch.one_by_one import Alone, OneByOne, Rates, stands_alone
+from gradclip.torch.in_backward.backward_end import when_backward_ends
+from gradclip.torch.in_backward.first_pass import FirstPass, lookers
+from gradclip.torch.in_backward.hooking import check_model, check_parameters, forget, register
+from gradclip.torch.in_backward.in_turn import InTurn
+from gradclip.torch.in_backward.one_by_one import Alone, OneByOne, Rates, stands_alone
+from gradclip.torch.in_backward.skips import Skips
+from gradclip.torch.in_backward.step_result import dropped, joined
+from gradclip.torch.in_backward.stepping import Then, read
+from gradclip.torch.in_backward.together import Together
 from gradclip.torch.plan import Plan
 from gradclip.torch.saved import pack, unpack
-from gradclip.torch.skips import Skips
 from gradclip.torch.stages import stages_for
-from gradclip.torch.step_result import dropped, joined
-from gradclip.torch.stepping import Then, read
 from gradclip.torch.targets import Clippable
-from gradclip.torch.together import Together
 
 __all__ = ["InBackward"]
 
