@@ -31,7 +31,7 @@ class TestTemporalOrder:
         arms = [
             Arm("length 20", 0.1, clip, run) for clip, run in ((UNCLIPPED, 4), ("global_norm:1.0", 1), ("global_norm:1.0", 4))
         ]
-        groups = temporal_order.grouped(done := runs(temporal_order.LAB, arms, steps=1000))
+        groups = temporal_order.by_method_and_length(done := runs(temporal_order.LAB, arms, steps=1000))
         assert temporal_order.solved(groups["without clipping", "length 20"]) == 0
         assert temporal_order.solved(groups["with global_norm:1.0", "length 20"]) >= 1
         assert temporal_order.judge(done).startswith("Of 2 runs at length 20, this many solved the task: without clipping 0;")

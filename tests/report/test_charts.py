@@ -9,30 +9,43 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradclip.report.charts import Line, curves, norms
-from gradclip.report.thinning import MOST_POINTS, thinned
+from gradclip.report import charts
+from gradclip.report.charts import MOST_POINTS, Line, curves, norms
 
 
-@given(st.lists(st.floats(), min_size=0, max_size=40), st.integers(8, 12))
-def test_thinning_keeps_ends_extremes_and_gaps(values, most):
-    points = thinned(range(len(values)), values, most)
-    assert len(points) <= max(most, min(len(values), most))
+def drawn(values, log=False):
+    """The points of the first trace."""
+    trace = curves("t", "s", [Line("a", values, marked=False)], y="y", log=log).figure["data"][0]
+    return list(zip(trace["x"], trace["y"], strict=True))
+
+
+@given(
+    st.lists(st.integers(-999, 999).map(float) | st.sampled_from([math.nan, math.inf, -math.inf]), max_size=40),
+    st.integers(8, 12),
+    st.booleans(),
+)
+def test_thinning_keeps_ends_extremes_and_gaps(values, most, log):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(charts, "MOST_POINTS", most)
+        points = drawn(values, log)
+    shown = [value if math.isfinite(value) and (value > 0 or not log) else None for value in values]
+    assert len(points) <= most
     assert [x for x, _ in points] == sorted({x for x, _ in points})
-    assert all((y == values[x]) if y is not None else not math.isfinite(values[x]) for x, y in points)
-    finite = [value for value in values if math.isfinite(value)]
-    kept = [y for _, y in points if y is not None]
+    assert all(y == shown[x - 1] for x, y in points)
+    finite, kept = ([y for y in ys if y is not None] for ys in (shown, [y for _, y in points]))
     if finite:
         assert (min(kept), max(kept)) == (min(finite), max(finite))
-    assert any(y is None for _, y in points) == (len(finite) < len(values))
+    assert any(y is None for _, y in points) == (None in shown)
     if values:
-        assert (points[0][0], points[-1][0]) == (0, len(values) - 1)
+        assert (points[0][0], points[-1][0]) == (1, len(values))
 
 
 def test_thinning_keeps_a_single_peak_dip_and_gap():
     values = [0.0] * 10_000
     values[1234], values[4321], values[7777] = 9.0, -9.0, math.nan
-    points = dict(thinned(range(10_000), values))
-    assert (points[1234], points[4321], points[7777]) == (9.0, -9.0, None)
+    points = dict(drawn(values))
+    assert len(points) <= MOST_POINTS
+    assert (points[1235], points[4322], points[7778]) == (9.0, -9.0, None)
 
 
 def test_a_long_line_becomes_a_short_one():

@@ -23,7 +23,7 @@ import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor, nn
 
 from gradclip import attach
-from gradclip.labs.lab import Arm, Curves, Lab, last_mean
+from gradclip.labs.lab import Arm, Curves, Lab, last_mean, number
 
 HIDDEN, LENGTH, BATCH = 128, 64, 32
 
@@ -91,6 +91,11 @@ def train(arm: Arm, steps: int, seed: int, curves: Curves) -> None:
 def bits_per_character(curves: Curves) -> float:
     """The cross entropy of the last 50 steps in bits."""
     return last_mean(curves.losses) / math.log(2)
+
+
+def bits(curves: Curves) -> str:
+    """The same, for a sentence."""
+    return number(bits_per_character(curves))
 
 
 LAB = Lab(

@@ -18,14 +18,14 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor, nn
 
 from gradclip import clip_
+from gradclip.labs import lstm
 from gradclip.labs.lab import Arm, Curves, Lab
-from gradclip.labs.lstm import BATCH, LENGTH, Adder, batch, squared_error
 from gradclip.labs.pictures import listed, middle
 from gradclip.report.charts import COLOURS, MUTED, Chart, Line, curves
+from gradclip.result import ClipResult
 
 # --- the angle --------------------------------------------------------------------------------------------------------
 
@@ -53,22 +53,15 @@ def angle(one: Tensor, other: Tensor) -> float:
 
 
 def train(arm: Arm, steps: int, seed: int, curves: Curves) -> None:
-    """Train one arm; its weights and its sequences depend on the seed alone, so that all arms see the same."""
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    model = Adder()
-    optimizer = torch.optim.SGD(model.parameters(), lr=arm.lr)
-    for _ in range(steps):
-        numbers, sums = batch(generator)
-        loss = F.mse_loss(model(numbers), sums)
-        optimizer.zero_grad()
-        loss.backward()
-        before = gradient(model)
-        result = clip_(model, arm.clip)
-        bent = angle(before, gradient(model))
-        optimizer.step()
-        if not curves.record(loss.item(), result, {"angle": bent}):
-            break
+    """Train one arm as in ``lstm``, and measure how far clipping turns each step."""
+    lstm.train(arm, steps, seed, curves, clip=turning)
+
+
+def turning(model: nn.Module, method: str) -> tuple[ClipResult, dict[str, float]]:
+    """Clip, and measure the angle between the gradients before and after."""
+    before = gradient(model)
+    result = clip_(model, method)
+    return result, {"angle": angle(before, gradient(model))}
 
 
 # --- picture and verdict ----------------------------------------------------------------------------------------------
@@ -130,8 +123,9 @@ LAB = Lab(
     name="directions",
     title="Where a clipped step points",
     about=(
-        f"An LSTM reads {LENGTH} numbers from N(0, 1) and must give their sum, with plain SGD and {BATCH} sequences a step. "
-        "Each arm clips in another way; the angle is that between the gradient before and after, all parameters together."
+        f"An LSTM reads {lstm.LENGTH} numbers from N(0, 1) and must give their sum, with plain SGD and {lstm.BATCH} sequences "
+        "a step. Each arm clips in another way; the angle is that between the gradient before and after, all parameters "
+        "together."
     ),
     arms=(
         Arm("LSTM", 0.1),
@@ -139,7 +133,7 @@ LAB = Lab(
     ),
     train=train,
     steps=400,
-    score=squared_error,
+    score=lstm.squared_error,
     score_name="squared error",
     loss_name="squared error",
     columns={"median angle": typical, "largest angle": largest},

@@ -23,7 +23,7 @@ import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor, nn
 
 from gradclip import attach
-from gradclip.labs.lab import UNCLIPPED, Arm, Curves, Lab, number
+from gradclip.labs.lab import UNCLIPPED, Arm, Curves, Lab, grouped, number
 from gradclip.labs.pictures import listed
 from gradclip.report.charts import COLOURS, MUTED, Chart, Line, curves
 from gradclip.report.table import Table
@@ -105,18 +105,15 @@ def error(curves: Curves) -> float:
     return math.nan if curves.note else curves.also["validation"][-1]
 
 
-def grouped(runs: Sequence[Curves]) -> dict[str, list[Curves]]:
+def by_method(runs: Sequence[Curves]) -> dict[str, list[Curves]]:
     """The runs of each method."""
-    groups: dict[str, list[Curves]] = {}
-    for run in runs:
-        groups.setdefault(run.arm.method, []).append(run)
-    return groups
+    return grouped(runs, lambda arm: arm.method)
 
 
 def table(runs: Sequence[Curves]) -> Table:
     """One row per method: its mean error, its best and worst run, and when runs diverged."""
     columns = ("method", "mean squared error", "best run", "worst run", "steps clipped", "diverged")
-    rows = [(method, *_row(same)) for method, same in grouped(runs).items()]
+    rows = [(method, *_row(same)) for method, same in by_method(runs).items()]
     notes = [f"{run.arm.name}: {run.note}." for run in runs if run.note]
     return Table("One row per method", columns, rows, frozenset(range(1, 6)), notes)
 
@@ -130,7 +127,7 @@ def _row(runs: Sequence[Curves]) -> tuple[str, ...]:
 
 def pictures(runs: Sequence[Curves]) -> list[Chart]:
     """The validation error of every run, one name in the legend for each method."""
-    clipping = [method for method in grouped(runs) if method != "no clipping"]
+    clipping = [method for method in by_method(runs) if method != "no clipping"]
     colours = {"no clipping": MUTED, **{method: COLOURS[i % len(COLOURS)] for i, method in enumerate(clipping)}}
     lines = [
         Line(run.arm.method, run.also["validation"], colours[run.arm.method], dashed=not run.arm.clips, marked=False)
@@ -151,7 +148,7 @@ def pictures(runs: Sequence[Curves]) -> list[Chart]:
 def judge(runs: Sequence[Curves]) -> str:
     """Who diverged, and the mean error of the others."""
     said, means = [], {}
-    for method, same in grouped(runs).items():
+    for method, same in by_method(runs).items():
         lost = [run for run in same if not math.isfinite(error(run))]
         if lost:
             at = listed([str(len(run.losses)) for run in lost])

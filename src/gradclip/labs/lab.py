@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gradclip.clipping import Clipping
 from gradclip.result import ClipResult
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gradclip.report.charts import Chart
     from gradclip.report.table import Table
 
-__all__ = ["UNCLIPPED", "Arm", "Curves", "Lab", "Pair", "last_mean", "number", "paired"]
+__all__ = ["UNCLIPPED", "Arm", "Curves", "Lab", "Pair", "grouped", "last_mean", "number", "paired"]
 
 UNCLIPPED = "global_norm:inf,nonfinite=propagate"
 """No clipping: it only measures, and a NaN passes through, so that a run that diverges does diverge."""
@@ -114,6 +114,9 @@ def _limit(limits: Any) -> float:
     return float(values[0]) if len(set(values)) == 1 else math.nan
 
 
+Key = TypeVar("Key")
+
+
 @dataclass(frozen=True)
 class Pair:
     """The same setting with and without clipping."""
@@ -126,6 +129,14 @@ def paired(runs: Sequence[Curves]) -> list[Pair]:
     """Match each clipped arm with the unclipped arm of the same setting."""
     without = {run.arm.setting: run for run in runs if not run.arm.clips}
     return [Pair(without[run.arm.setting], run) for run in runs if run.arm.clips and run.arm.setting in without]
+
+
+def grouped(runs: Sequence[Curves], by: Callable[[Arm], Key]) -> dict[Key, list[Curves]]:
+    """The runs of each kind of arm, the kinds in the order in which they first come."""
+    groups: dict[Key, list[Curves]] = {}
+    for run in runs:
+        groups.setdefault(by(run.arm), []).append(run)
+    return groups
 
 
 def last_mean(values: Sequence[float], last: int = 50) -> float:

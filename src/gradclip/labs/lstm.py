@@ -13,12 +13,15 @@ What to look at:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor, nn
 
 from gradclip import clip_
 from gradclip.labs.lab import Arm, Curves, Lab, last_mean
+from gradclip.result import ClipResult
 
 HIDDEN, LENGTH, BATCH = 32, 50, 32
 
@@ -51,7 +54,16 @@ class Adder(nn.Module):
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def train(arm: Arm, steps: int, seed: int, curves: Curves) -> None:
+Clip = Callable[[nn.Module, str], tuple[ClipResult, dict[str, float]]]
+"""Clips a model's gradients by a method; gives what it did, and what else is measured at the step, by name."""
+
+
+def plainly(model: nn.Module, method: str) -> tuple[ClipResult, dict[str, float]]:
+    """Clip, and measure nothing else."""
+    return clip_(model, method), {}
+
+
+def train(arm: Arm, steps: int, seed: int, curves: Curves, clip: Clip = plainly) -> None:
     """Train one arm; its weights and its sequences depend on the seed alone, so that all arms see the same."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -62,9 +74,9 @@ def train(arm: Arm, steps: int, seed: int, curves: Curves) -> None:
         loss = F.mse_loss(model(numbers), sums)
         optimizer.zero_grad()
         loss.backward()
-        result = clip_(model, arm.clip)  # after backward(), before step()
+        result, also = clip(model, arm.clip)  # after backward(), before step()
         optimizer.step()
-        if not curves.record(loss.item(), result):
+        if not curves.record(loss.item(), result, also):
             break
 
 

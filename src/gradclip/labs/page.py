@@ -6,10 +6,10 @@ import math
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
-from statistics import median
 
 from gradclip import __version__
 from gradclip.labs.lab import Arm, Curves, Lab, number
+from gradclip.labs.pictures import middle
 from gradclip.labs.verdict import verdict
 from gradclip.report.charts import COLOURS, MUTED, Chart, Line, curves, norms
 from gradclip.report.page import Page, Table
@@ -60,7 +60,7 @@ def _row(lab: Lab, run: Curves) -> tuple[str, ...]:
         run.arm.name,
         number(lab.score(run)),
         *(cell(run) for cell in lab.columns.values()),
-        number(_median(run.norms)),
+        number(middle(run.norms)),
         number(_largest(run.norms)),
         number(_largest(run.clipped_norms)),
         f"{run.share_clipped:.1%}" if run.arm.clips else "–",
@@ -111,11 +111,10 @@ def _norms(run: Curves, runs: Sequence[Curves], colour: str) -> Chart:
 
 
 def _what_to_see(run: Curves) -> str:
-    largest = _largest(run.norms)
-    middle = _median(run.norms)
+    largest, median = _largest(run.norms), middle(run.norms)
     if not run.arm.clips:
         return f"The largest norm was {number(largest)}" + (
-            f", {number(largest / middle)} times the median." if middle else "."
+            f", {number(largest / median)} times the median." if median else "."
         )
     steps = f"{sum(run.clipped)} of {len(run.clipped)} steps were clipped"
     if not any(run.clipped):
@@ -125,8 +124,3 @@ def _what_to_see(run: Curves) -> str:
 
 def _largest(norms: Sequence[float]) -> float:
     return max((norm for norm in norms if not math.isnan(norm)), default=math.nan)
-
-
-def _median(norms: Sequence[float]) -> float:
-    finite = [norm for norm in norms if math.isfinite(norm)]
-    return median(finite) if finite else math.nan

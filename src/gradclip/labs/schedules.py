@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from gradclip import attach, schedules
 from gradclip.labs import charlm
-from gradclip.labs.lab import UNCLIPPED, Arm, Curves, Pair, number, paired
+from gradclip.labs.lab import UNCLIPPED, Arm, Curves, Pair, paired
 from gradclip.report.charts import COLOURS, Chart, Line, curves
 
 Optimizer = torch.optim.Optimizer
@@ -103,7 +103,7 @@ def judge(runs: Sequence[Curves]) -> str:
     """How many schedules clipping helped, where most and where least, and the best of all."""
     pairs = sorted(paired(runs), key=_ratio)
     best = min(runs, key=charlm.bits_per_character)
-    end = f"the best of all is {best.arm.model} {best.arm.how} ({_bits(best)})"
+    end = f"the best of all is {best.arm.model} {best.arm.how} ({charlm.bits(best)})"
     if not pairs:
         return f"In bits per character, {end}."
     helped = sum(_ratio(pair) < 1 for pair in pairs)
@@ -120,11 +120,7 @@ def _ratio(pair: Pair) -> float:
 
 
 def _change(pair: Pair) -> str:
-    return f"{pair.clipped.arm.model} ({_bits(pair.without)} to {_bits(pair.clipped)})"
-
-
-def _bits(run: Curves) -> str:
-    return number(charlm.bits_per_character(run))
+    return f"{pair.clipped.arm.model} ({charlm.bits(pair.without)} to {charlm.bits(pair.clipped)})"
 
 
 LAB = replace(

@@ -24,7 +24,7 @@ import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor, nn
 
 from gradclip import clip_
-from gradclip.labs.lab import UNCLIPPED, Arm, Curves, Lab, number
+from gradclip.labs.lab import UNCLIPPED, Arm, Curves, Lab, grouped, number
 from gradclip.labs.pictures import against, listed, middle
 from gradclip.report.charts import COLOURS, Chart, Line
 from gradclip.report.table import Table
@@ -114,18 +114,15 @@ def solved(runs: Sequence[Curves]) -> int:
     return sum(error(run) < SOLVED for run in runs)
 
 
-def grouped(runs: Sequence[Curves]) -> dict[tuple[str, str], list[Curves]]:
+def by_method_and_length(runs: Sequence[Curves]) -> dict[tuple[str, str], list[Curves]]:
     """The runs by clipping method and length, the lengths in order."""
-    groups: dict[tuple[str, str], list[Curves]] = {}
-    for run in runs:
-        groups.setdefault((run.arm.how, run.arm.model), []).append(run)
-    return groups
+    return grouped(runs, lambda arm: (arm.how, arm.model))
 
 
 def table(runs: Sequence[Curves]) -> Table:
     """One row per length and method."""
     columns = ("runs", "solved", "updates until then", "largest norm of any")
-    rows = [(f"{length}, {how}", *_row(same)) for (how, length), same in grouped(runs).items()]
+    rows = [(f"{length}, {how}", *_row(same)) for (how, length), same in by_method_and_length(runs).items()]
     return Table("One row per length and method", columns, rows, frozenset((1, 2, 3)))
 
 
@@ -138,7 +135,7 @@ def _row(runs: Sequence[Curves]) -> tuple[str, str, str]:
 def pictures(runs: Sequence[Curves]) -> list[Chart]:
     """Solved runs by length."""
     counts: dict[str, dict[int, int]] = {}
-    for (how, length), same in grouped(runs).items():
+    for (how, length), same in by_method_and_length(runs).items():
         counts.setdefault(how, {})[int(length.split()[-1])] = solved(same)
     lines = [
         Line(how, list(by_length.values()), COLOURS[i % len(COLOURS)], dashed=how == "without clipping", steps=list(by_length))
@@ -151,11 +148,11 @@ def pictures(runs: Sequence[Curves]) -> list[Chart]:
 def judge(runs: Sequence[Curves]) -> str:
     """The solved runs of every length, with and without."""
     said: dict[str, list[str]] = {}
-    for (how, _), same in grouped(runs).items():
+    for (how, _), same in by_method_and_length(runs).items():
         said.setdefault(how, []).append(str(solved(same)))
     lengths = listed(list(dict.fromkeys(run.arm.model.split()[-1] for run in runs)))
     counts = "; ".join(f"{how} {listed(each)}" for how, each in said.items())
-    each = max(map(len, grouped(runs).values()))
+    each = max(map(len, by_method_and_length(runs).values()))
     return f"Of {each} runs at length {lengths}, this many solved the task: {counts}."
 
 

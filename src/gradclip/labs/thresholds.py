@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gradclip.labs import charlm
-from gradclip.labs.lab import Arm, Curves, number
+from gradclip.labs.lab import Arm, Curves
 from gradclip.labs.pictures import against, listed
 from gradclip.report.charts import COLOURS, MUTED, Chart, Line
 
@@ -84,23 +84,19 @@ def judge(runs: Sequence[Curves]) -> str:
     said = []
     if swept:
         best, low, high = min(swept, key=_known), swept[0], swept[-1]
-        said.append(f"the best fixed threshold is {threshold(best):g} ({_bits(best)})")
+        said.append(f"the best fixed threshold is {threshold(best):g} ({charlm.bits(best)})")
         said += [
-            f"{threshold(run):g} is too {word} ({_bits(run)})"
+            f"{threshold(run):g} is too {word} ({charlm.bits(run)})"
             for run, word in ((low, "low"), (high, "high"))
             if run is not best
         ]
-    said += [f"{run.arm.how} it is {_bits(run)}" for run in rest]
+    said += [f"{run.arm.how} it is {charlm.bits(run)}" for run in rest]
     return f"In bits per character, {listed(said)}."
 
 
 def _known(run: Curves) -> float:
     score = charlm.bits_per_character(run)
     return math.inf if math.isnan(score) else score
-
-
-def _bits(run: Curves) -> str:
-    return number(charlm.bits_per_character(run))
 
 
 LAB = replace(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from gradclip.labs.lab import Curves, Lab, Pair, number, paired
+from gradclip.labs.pictures import listed
 
 __all__ = ["NOTICEABLE", "verdict"]
 
@@ -27,7 +28,7 @@ def verdict(lab: Lab, runs: Sequence[Curves]) -> str:
     said: dict[str, list[str]] = {}
     for pair in pairs:
         said.setdefault(_effect(lab, pair), []).append(_compared(lab, pair))
-    return f"In {lab.score_name}, clipping {'; it '.join(f'{effect} {_listed(cases)}' for effect, cases in said.items())}."
+    return f"In {lab.score_name}, clipping {'; it '.join(f'{effect} {listed(cases)}' for effect, cases in said.items())}."
 
 
 def _effect(lab: Lab, pair: Pair) -> str:
@@ -48,7 +49,3 @@ def _compared(lab: Lab, pair: Pair) -> str:
 
 def _alone(lab: Lab, run: Curves) -> str:
     return f"{run.arm.name} ends at {number(lab.score(run))} {lab.score_name}"
-
-
-def _listed(cases: Sequence[str]) -> str:
-    return cases[0] if len(cases) == 1 else f"{', '.join(cases[:-1])} and {cases[-1]}"

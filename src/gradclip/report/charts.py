@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+from gradclip.record import thin
 from gradclip.report.table import Table
-from gradclip.report.thinning import thinned
 
 __all__ = ["COLOURS", "MUTED", "Chart", "Line", "curves", "log_scale", "norms", "running_mean", "text"]
 
@@ -19,6 +19,9 @@ COLOURS = ("#2f7ed8", "#d9622b", "#1d9a6c", "#a45bc9", "#b08a1e", "#5b7083")
 
 MUTED = "#7d8790"
 """For a threshold, which belongs to no run."""
+
+MOST_POINTS = 2000
+"""A line of more is thinned."""
 
 HEIGHT = 380
 """Of a figure, in pixels, unless it says otherwise."""
@@ -172,16 +175,16 @@ def running_mean(values: Sequence[float], window: int) -> list[float]:
     return [math.fsum(stretch) / len(stretch) if all(map(math.isfinite, stretch)) else math.nan for stretch in stretches]
 
 
-def _drawable(line: Line, log: bool) -> list[float | None]:
-    """The values that an axis can show; a logarithm has none for 0."""
-    return [v if math.isfinite(v) and (v > 0 or not log) else None for v in line.values]
+def _drawable(line: Line, log: bool) -> list[float]:
+    """The values that an axis can show, NaN for the others; a logarithm has none for 0."""
+    return [v if math.isfinite(v) and (v > 0 or not log) else math.nan for v in line.values]
 
 
 def _trace(line: Line, log: bool) -> dict[str, Any]:
-    points = thinned(line.at, _drawable(line, log))
+    at, values = _thinned(line.at, _drawable(line, log))
     return {
         "type": "scatter", "mode": "lines", "name": text(line.name), "connectgaps": False,
-        "x": [x for x, _ in points], "y": [_rounded(v) for _, v in points],
+        "x": at, "y": values,
         "opacity": 0.55 if line.faint else 1, "hovertemplate": "%{y:.4g}",
         "line": {"color": line.colour, "width": 1.5, "dash": "dash" if line.dashed else "solid"},
     }  # fmt: skip
@@ -190,21 +193,27 @@ def _trace(line: Line, log: bool) -> dict[str, Any]:
 def _gap_marks(line: Line, log: bool) -> dict[str, Any] | None:
     """A cross at the last drawable value before each stretch of NaN, Inf or (on a logarithmic axis) 0."""
     points = zip(line.at, _drawable(line, log), strict=True)
-    last = [(x, v) for (x, v), (_, then) in pairwise(points) if v is not None and then is None]
+    last = [(x, v) for (x, v), (_, then) in pairwise(points) if math.isfinite(v) and math.isnan(then)]
     if not last:
         return None
-    shown = thinned([x for x, _ in last], [v for _, v in last])
+    at, values = _thinned(*zip(*last, strict=True))
     return {
         "type": "scatter", "mode": "markers", "name": text(f"{line.name}: no finite value after this"),
         "hovertemplate": "%{y:.4g}",
-        "x": [x for x, _ in shown], "y": [_rounded(v) for _, v in shown],
+        "x": at, "y": values,
         "marker": {"symbol": "x", "size": 9, "color": line.colour},
     }  # fmt: skip
 
 
-def _rounded(value: float | None) -> float | None:
+def _thinned(at: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float | None]]:
+    """The points to draw, a gap (None) where a value is NaN."""
+    kept = thin(values, MOST_POINTS).tolist()
+    return [at[i] for i in kept], [_rounded(values[i]) for i in kept]
+
+
+def _rounded(value: float) -> float | None:
     """Five digits: no screen shows more, and the page stays small."""
-    return None if value is None else float(f"{value:.5g}")
+    return None if math.isnan(value) else float(f"{value:.5g}")
 
 
 def text(words: str) -> str:
