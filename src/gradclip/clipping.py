@@ -93,9 +93,11 @@ class Clipping:
 
 def as_clipping(clipping: Clipping | Chain | str) -> Clipping | Chain:
     """Accept a recipe or its spelling wherever a method is asked for."""
+    if isinstance(clipping, Clipping):
+        return clipping
     from gradclip.chain import Chain
 
-    if isinstance(clipping, (Clipping, Chain)):
+    if isinstance(clipping, Chain):
         return clipping
     if isinstance(clipping, str):
         return Clipping.parse(clipping)

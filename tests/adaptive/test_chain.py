@@ -224,7 +224,8 @@ class TestClamp:
         from gradclip.torch.applying import apply
         from gradclip.torch.deciding import Known, Step, decide
         from gradclip.torch.pipeline import _payloads
-        from gradclip.torch.plan import plan_for
+        from gradclip.torch.plan import Plan
+        from gradclip.torch.targets import resolve
 
         clipping = gc.Clipping(gc.PerTensor(("c",)), gc.LINF, Constant(1.0), gc.Clamp())
         target = made([3.0, -0.5], [0.1, 0.2], [5.0, 5.0])
@@ -232,7 +233,7 @@ class TestClamp:
         target["d"].grad = torch.tensor([3 + 4j, 0.5j])
         target["e"] = nn.Parameter(torch.ones((), dtype=torch.bfloat16))
         target["e"].grad = torch.tensor(-7.0, dtype=torch.bfloat16)
-        plan = plan_for(clipping, target)
+        plan = Plan(clipping, resolve(target))
         step = Step(plan, _payloads(plan, [p.grad for p in target.values()], lambda *_: None), Known())
         after, clipped = apply(step, decide(step), None)
         assert [p.grad.tolist() for p in list(target.values())[:3]] == [[1.0, -0.5], [0.1, 0.2], [5.0, 5.0]]

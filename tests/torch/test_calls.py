@@ -139,7 +139,7 @@ class TestClipper:
         [
             ({"recipe": "global_norm:2.0"}, r"belongs to global_norm:2\.0, not to global_norm:1\.0"),
             ({"version": 99}, "version 99"),
-            ({"step": None}, "not a state of a Clipper: 'step' missing"),
+            ({"step": None}, "not a saved state: 'step' missing"),
         ],
     )
     def test_another_state_is_refused_whole(self, change, message):

@@ -150,8 +150,14 @@ def describe(tensors: Sequence[Tensor | None], cells: Sequence[int] | None = Non
         cells: into how many runs of equal length each tensor is cut; by default each is one cell.
         p: the norm that is to be measured.
     """
-    first = next((t for t in tensors if t is not None), None)
-    if first is None or not usable(first, p):
+    if not _FOUND:
+        return None
+    for first in tensors:
+        if first is not None:
+            break
+    else:
+        return None
+    if not (first.is_cuda or _INTERPRETED) or not usable(first, p):
         return None
     return _table(tensors, None if cells is None else tuple(cells), first.device)
 

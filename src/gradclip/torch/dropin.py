@@ -6,9 +6,9 @@ gradients of any size are clipped rather than zeroed, and gradients that need no
 
 from __future__ import annotations
 
-import math
 import types
 import warnings
+from array import array
 from collections.abc import Iterable
 from typing import TypeAlias
 
@@ -16,17 +16,17 @@ import torch
 from torch import Tensor
 
 from gradclip.backends import kernel, torch_ops, torch_triton
-from gradclip.backends.torch_eager import combine, scale_tensors
-from gradclip.backends.torch_norms import joined, norms_of
+from gradclip.backends.kernel import Table
+from gradclip.backends.torch_eager import scale_tensors
+from gradclip.backends.torch_norms import joined
 from gradclip.backends.torch_payload import Payload
 from gradclip.backends.torch_triton import DeviceTable
+from gradclip.torch.total import for_kernels, overflowing, refuse_nonfinite, returned_dtype, total_of
 
 __all__ = ["clip_grad_norm", "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm"]
 
 TensorOrTensors: TypeAlias = Tensor | Iterable[Tensor]
 
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-"""What the kernels of a GPU take."""
 _SMALL = 4096
 """Up to this many elements, clamping is quicker than looking whether it is needed."""
 
@@ -50,8 +50,8 @@ def get_total_norm(
     tensor(5.)
     """
     found = [tensors] if isinstance(tensors, Tensor) else list(tensors)
-    total, _ = _total(found, float(norm_type), error_if_nonfinite, foreach)
-    return _tensor(total, _returned(found))
+    total, _ = total_of(found, float(norm_type), error_if_nonfinite, foreach)
+    return _tensor(total, returned_dtype(found))
 
 
 @torch.no_grad()
@@ -76,7 +76,6 @@ def clip_grads_with_norm_(
     _scale([p.grad for p in listed if p.grad is not None], float(max_norm), total_norm)
 
 
-@torch.no_grad()
 def clip_grad_norm_(
     parameters: TensorOrTensors,
     max_norm: float,
@@ -101,13 +100,17 @@ def clip_grad_norm_(
     >>> clip_grad_norm_([p], max_norm=1.0), p.grad
     (tensor(5.), tensor([0.6000, 0.8000]))
     """
-    grads = _gradients(parameters)
-    on_device = torch_triton.describe(grads, p=float(norm_type))
-    if on_device is not None and not on_device.left_out:
-        return _clip_on_device(on_device, float(norm_type), float(max_norm), error_if_nonfinite)
-    total, dtype = _total(grads, float(norm_type), error_if_nonfinite, foreach)
-    _scale(grads, float(max_norm), total)
-    return _tensor(total, dtype)
+    grads, p = _gradients(parameters), float(norm_type)
+    with torch.no_grad():  # as a decorator it takes twice as long
+        on_device = torch_triton.describe(grads, p=p)
+        if on_device is not None and not on_device.left_out:
+            return _clip_on_device(on_device, p, float(max_norm), error_if_nonfinite)
+        table = kernel.describe(grads) if kernel.takes(p) else None
+        if table is not None and not table.left_out:
+            return _clip_on_host(table, p, float(max_norm), error_if_nonfinite)
+        total, dtype = total_of(grads, p, error_if_nonfinite, foreach)
+        _scale(grads, float(max_norm), total)
+        return _tensor(total, dtype)
 
 
 @torch.no_grad()
@@ -133,7 +136,7 @@ def clip_grad_norm(
     listed = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     copies = [None if p.grad is None else p.grad.detach().clone() for p in listed]
     present = [copy for copy in copies if copy is not None]
-    total, _ = _total(present, float(norm_type), error_if_nonfinite, foreach)
+    total, _ = total_of(present, float(norm_type), error_if_nonfinite, foreach)
     _scale(present, float(max_norm), total)
     return copies
 
@@ -156,7 +159,7 @@ def clip_grad_value_(parameters: TensorOrTensors, clip_value: float, foreach: bo
     bound = float(clip_value)
     listed = [parameters] if isinstance(parameters, Tensor) else parameters
     grads = [p.grad for p in listed if p.grad is not None]
-    if _for_kernels(grads) and bound >= 0:
+    if for_kernels(grads) and bound >= 0:
         torch_ops.clamp_(grads, -bound, bound)
         return
     on_device = torch_triton.describe(grads) if bound >= 0 else None
@@ -177,83 +180,40 @@ def _gradients(parameters: TensorOrTensors) -> list[Tensor]:
         return [] if parameters.grad is None else [parameters.grad]
     listed = list(parameters)
     if not listed and isinstance(parameters, types.GeneratorType):
-        warnings.warn("`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=4)
+        warnings.warn("`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=3)
     grads = [p.grad for p in listed]
     return [grad for grad in grads if grad is not None]
-
-
-def _total(grads: list[Tensor], p: float, error_if_nonfinite: bool, foreach: bool | None) -> tuple[Tensor | float, torch.dtype]:
-    """The norm of all gradients (a Python number where they are on the CPU), and the dtype to return it in."""
-    if not grads:
-        return 0.0, torch.float32
-    total, dtype = _measured(grads, p, foreach)
-    if error_if_nonfinite:
-        _refuse_nonfinite(total, p)
-    return total, dtype
-
-
-def _refuse_nonfinite(total: Tensor | float, p: float) -> None:
-    if not (math.isfinite(total) if isinstance(total, float) else bool(total.isfinite())):
-        raise RuntimeError(
-            f"The total norm of order {p} for gradients from `parameters` is non-finite, so it cannot be clipped. To disable "
-            "this error and scale the gradients by the non-finite norm anyway, set `error_if_nonfinite=False`"
-        )
 
 
 def _clip_on_device(table: DeviceTable, p: float, max_norm: float, error_if_nonfinite: bool) -> Tensor:
     """Measure, decide and scale on the device; the host is asked only for the sake of an error."""
     total, factor, returned = torch_triton.conclude(table.norms(p), p, max_norm, torch.float32)
     if error_if_nonfinite:
-        _refuse_nonfinite(total, p)
+        refuse_nonfinite(total, p)
     table.scale(factor.reshape(1))
     return returned
 
 
-def _for_kernels(grads: list[Tensor]) -> bool:
-    """Whether a compiler is tracing, and the gradients are such as its operations for lists of tensors are quick with."""
-    return bool(grads) and torch.compiler.is_compiling() and all(torch_triton.takes(g) and g.dtype in _DTYPES for g in grads)
-
-
-def _measured(grads: list[Tensor], p: float, foreach: bool | None) -> tuple[Tensor | float, torch.dtype]:
-    special = p <= 0 or torch.compiler.is_compiling()
-    table = kernel.describe(grads) if not special and kernel.takes(p) else None
-    if table is not None and not table.left_out:
-        dtype = torch.float64 if table.has_float64 else torch.float32
-        return _overflowing(joined(table.norms(p), p), p, dtype), dtype
-    dtype = _returned(grads)
-    if kernel.takes(p) and _for_kernels(grads):
-        return combine(torch_ops.norms(grads, p), p, None, 1).reshape(()), dtype
-    if special or not all(type(g) is Tensor and g.layout == torch.strided for g in grads):
-        # p <= 0, distributed and other special tensors, or a compiler tracing: torch's own
-        return torch.nn.utils.get_total_norm(grads, p, error_if_nonfinite=False, foreach=foreach), dtype
-    norms = norms_of(grads, p, grads[0].device)
-    if norms.device.type == "cpu":
-        return _overflowing(joined(norms.tolist(), p), p, dtype), dtype
-    total = combine(norms, p, None, 1).reshape(())
-    if dtype == norms.dtype == torch.float64 and p != torch.inf:
-        total = torch.where(total.pow(p).isinf(), total.new_tensor(torch.inf), total)
-    return total, dtype
-
-
-def _overflowing(total: float, p: float, dtype: torch.dtype) -> float:
-    """Inf where torch's float64 powers overflow, as torch does; float32 norms are carried in float64 and do not."""
-    if dtype == torch.float64 and p != math.inf:
-        try:
-            total**p
-        except OverflowError:
-            return math.inf
-    return total
+def _clip_on_host(table: Table, p: float, max_norm: float, error_if_nonfinite: bool) -> Tensor:
+    """The same for plain gradients on the CPU, which are looked at once."""
+    dtype = torch.float64 if table.has_float64 else torch.float32
+    total = overflowing(joined(table.norms(p), p), p, dtype)
+    if error_if_nonfinite:
+        refuse_nonfinite(total, p)
+    factor = _factor(max_norm, total)
+    if factor != 1:
+        table.scale(array("d", (factor,)) * table.cells)
+    return torch.tensor(total, dtype=dtype)
 
 
 def _scale(grads: list[Tensor], max_norm: float, total: Tensor | float) -> None:
     if not grads:
         return
     if isinstance(total, float):
-        ratio = max_norm / (total + 1e-6)
-        factor = 1.0 if ratio > 1 else ratio  # NaN stays NaN
+        factor = _factor(max_norm, total)
     else:
         coefficient = torch.clamp(max_norm / (total + 1e-6), max=1.0)
-        if _for_kernels(grads):
+        if for_kernels(grads):
             torch_ops.scale_(grads, coefficient.double().expand(len(grads)))
             return
         if type(total) is Tensor and torch_triton.usable(total):
@@ -268,14 +228,13 @@ def _scale(grads: list[Tensor], max_norm: float, total: Tensor | float) -> None:
         scale_tensors([Payload(g, g.shape) for g in grads], [factor] * len(grads))
 
 
+def _factor(max_norm: float, total: float) -> float:
+    ratio = max_norm / (total + 1e-6)
+    return 1.0 if ratio > 1 else ratio  # NaN stays NaN
+
+
 def _tensor(total: Tensor | float, dtype: torch.dtype) -> Tensor:
     return total.to(dtype) if isinstance(total, Tensor) else torch.tensor(total, dtype=dtype)
-
-
-def _returned(grads: list[Tensor]) -> torch.dtype:
-    """The dtype torch would return, but never less exact than float32."""
-    wide = any(g.dtype in (torch.float64, torch.complex128) for g in grads)
-    return torch.float64 if wide else torch.float32
 
 
 def _within(grad: Tensor, bound: float) -> bool:

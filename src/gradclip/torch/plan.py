@@ -6,10 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradclip.backends import torch_eager as backend
 from gradclip.backends.torch_payload import Payload
@@ -18,9 +17,9 @@ from gradclip.errors import TargetError
 from gradclip.rescales import Hard
 from gradclip.scopes import Partition, PerElement, PerUnit, Whole
 from gradclip.thresholds import Constant
-from gradclip.torch.targets import Clippable, Target, resolve
+from gradclip.torch.targets import Target
 
-__all__ = ["Plan", "plan_for"]
+__all__ = ["Plan"]
 
 
 @dataclass(frozen=True)
@@ -182,30 +181,3 @@ class Plan:
 
     def _mean(self, norms: Tensor, sizes: Tensor) -> Tensor:
         return norms / sizes.clamp(min=1) ** (1 / self.clipping.norm.p)
-
-
-_plans: WeakKeyDictionary[nn.Module, Plan] = WeakKeyDictionary()
-
-
-def plan_for(clipping: Clipping, target: Clippable, optimizer: torch.optim.Optimizer | None = None) -> Plan:
-    """Lay a method out over what a user passed; the last layout of each model is kept, and used again while it fits.
-
-    Raises:
-        TypeError: gradients instead of parameters, or something that is neither.
-        TargetError: an exhausted iterator, a parameter the optimizer does not own, or a scope that does not fit.
-    """
-    if optimizer is not None or not isinstance(target, nn.Module):
-        return Plan(clipping, resolve(target, optimizer))
-    plan = _plans.get(target)
-    if plan is None or plan.clipping != clipping or not _fits(plan.target, target):
-        plan = _plans[target] = Plan(clipping, resolve(target))
-    return plan
-
-
-def _fits(known: Target, model: nn.Module) -> bool:
-    """Whether a model still has the parameters, names and shapes that it had."""
-    now = list(model.named_parameters())
-    return len(now) == len(known.entries) and all(
-        name == entry.name and parameter is before and parameter.shape == entry.shape
-        for (name, parameter), before, entry in zip(now, known.parameters, known.entries, strict=True)
-    )

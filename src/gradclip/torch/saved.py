@@ -36,7 +36,7 @@ def unpack(recipe: str, start: State, state: Mapping[str, Any]) -> tuple[tuple[i
     """
     missing = [key for key in ("version", "recipe", *_COUNTERS) if key not in state]
     if missing:
-        raise StateError(f"not a saved state of this: {listed(missing)} missing")
+        raise StateError(f"not a saved state: {listed(missing)} missing")
     if state["version"] != _VERSION:
         raise StateError(f"the state has version {state['version']}, this gradclip reads version {_VERSION}")
     if state["recipe"] != recipe:

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradclip.chain import Chain
 from gradclip.clipping import Clipping
@@ -18,8 +19,8 @@ from gradclip.result import ClipResult
 from gradclip.thresholds import Constant
 from gradclip.torch.deciding import Known, State
 from gradclip.torch.pipeline import Put, run
-from gradclip.torch.plan import Plan, plan_for
-from gradclip.torch.targets import Clippable, Target
+from gradclip.torch.plan import Plan
+from gradclip.torch.targets import Clippable, Target, resolve
 
 __all__ = ["Stages", "stages_for"]
 
@@ -99,11 +100,42 @@ class Stages:
         return Plan(Clipping(last.scope, last.norm, Constant(math.inf), Hard(), Propagate()), self.target)
 
 
+_kept: WeakKeyDictionary[nn.Module, tuple[list[int | str], Stages]] = WeakKeyDictionary()
+"""The last layout over each model, and the model's tree at that time."""
+
+
 def stages_for(clipping: Clipping | Chain, target: Clippable, optimizer: torch.optim.Optimizer | None = None) -> Stages:
-    """Lay a method out over what a user passed; see :func:`gradclip.torch.plan.plan_for`."""
-    first, *later = clipping.stages
-    plan = plan_for(first, target, optimizer)
-    return Stages(clipping, (plan, *(Plan(stage, plan.target) for stage in later)))
+    """Lay a method out over what a user passed; the last layout of each model is kept, and used again while it fits.
+
+    Raises:
+        TypeError: gradients instead of parameters, or something that is neither.
+        TargetError: an exhausted iterator, or a parameter the optimizer does not own.
+    """
+    if optimizer is not None or not isinstance(target, nn.Module):
+        return Stages.over(clipping, resolve(target, optimizer))
+    tree = _tree(target)
+    before, stages = _kept.get(target, (None, None))
+    if stages is None or stages.clipping != clipping or before != tree or not _same_shapes(stages.target):
+        stages = Stages.over(clipping, resolve(target))
+        _kept[target] = tree, stages
+    return stages
+
+
+def _tree(model: nn.Module) -> list[int | str]:
+    """Return the names in a model and the identities of its parameters, in its order: equal as long as nothing has changed."""
+    found: list[int | str] = []
+    todo: list[nn.Module | None] = [model]
+    for module in todo:
+        if module is not None:
+            found += module._parameters
+            found += map(id, module._parameters.values())
+            found += module._modules
+            todo += module._modules.values()
+    return found
+
+
+def _same_shapes(target: Target) -> bool:
+    return all([p.shape == entry.shape for p, entry in zip(target.parameters, target.entries, strict=True)])
 
 
 def _from_end_to_end(before: ClipResult, results: list[ClipResult]) -> ClipResult:

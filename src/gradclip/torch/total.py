@@ -1,0 +1,80 @@
+"""The norm of all gradients together, by PyTorch's contract: what the drop-in functions measure."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from gradclip.backends import kernel, torch_ops, torch_triton
+from gradclip.backends.torch_eager import combine
+from gradclip.backends.torch_norms import joined, norms_of
+
+__all__ = ["for_kernels", "overflowing", "refuse_nonfinite", "returned_dtype", "total_of"]
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+"""What the kernels of a GPU take."""
+
+
+def total_of(
+    grads: list[Tensor], p: float, error_if_nonfinite: bool, foreach: bool | None
+) -> tuple[Tensor | float, torch.dtype]:
+    """Return the norm of all gradients (a Python number where they are on the CPU), and the dtype to return it in."""
+    if not grads:
+        return 0.0, torch.float32
+    total, dtype = _measured(grads, p, foreach)
+    if error_if_nonfinite:
+        refuse_nonfinite(total, p)
+    return total, dtype
+
+
+def _measured(grads: list[Tensor], p: float, foreach: bool | None) -> tuple[Tensor | float, torch.dtype]:
+    special = p <= 0 or torch.compiler.is_compiling()
+    table = kernel.describe(grads) if not special and kernel.takes(p) else None
+    if table is not None and not table.left_out:
+        dtype = torch.float64 if table.has_float64 else torch.float32
+        return overflowing(joined(table.norms(p), p), p, dtype), dtype
+    dtype = returned_dtype(grads)
+    if kernel.takes(p) and for_kernels(grads):
+        return combine(torch_ops.norms(grads, p), p, None, 1).reshape(()), dtype
+    if special or not all(type(g) is Tensor and g.layout == torch.strided for g in grads):
+        # p <= 0, distributed and other special tensors, or a compiler tracing: torch's own
+        return torch.nn.utils.get_total_norm(grads, p, error_if_nonfinite=False, foreach=foreach), dtype
+    norms = norms_of(grads, p, grads[0].device)
+    if norms.device.type == "cpu":
+        return overflowing(joined(norms.tolist(), p), p, dtype), dtype
+    total = combine(norms, p, None, 1).reshape(())
+    if dtype == norms.dtype == torch.float64 and p != torch.inf:
+        total = torch.where(total.pow(p).isinf(), total.new_tensor(torch.inf), total)
+    return total, dtype
+
+
+def overflowing(total: float, p: float, dtype: torch.dtype) -> float:
+    """Return Inf where torch's float64 powers overflow, as torch does; float32 norms are carried in float64 and do not."""
+    if dtype == torch.float64 and p != math.inf:
+        try:
+            total**p
+        except OverflowError:
+            return math.inf
+    return total
+
+
+def refuse_nonfinite(total: Tensor | float, p: float) -> None:
+    """Raise PyTorch's own error for a norm that is NaN or Inf."""
+    if not (math.isfinite(total) if isinstance(total, float) else bool(total.isfinite())):
+        raise RuntimeError(
+            f"The total norm of order {p} for gradients from `parameters` is non-finite, so it cannot be clipped. To disable "
+            "this error and scale the gradients by the non-finite norm anyway, set `error_if_nonfinite=False`"
+        )
+
+
+def returned_dtype(grads: list[Tensor]) -> torch.dtype:
+    """Return the dtype torch would return, but never less exact than float32."""
+    wide = any(g.dtype in (torch.float64, torch.complex128) for g in grads)
+    return torch.float64 if wide else torch.float32
+
+
+def for_kernels(grads: list[Tensor]) -> bool:
+    """Return whether a compiler traces, and the gradients are such as its operations for lists of tensors are for."""
+    return bool(grads) and torch.compiler.is_compiling() and all(torch_triton.takes(g) and g.dtype in _DTYPES for g in grads)
