@@ -41,6 +41,8 @@ class Threshold(ABC):
     """The rule reads ``context.lr``, so it needs the optimizer."""
     stateful: ClassVar[bool] = False
     """The rule keeps a history, so it needs a ``Clipper`` or ``attach``."""
+    blind: ClassVar[bool] = False
+    """The limits do not depend on the norms, so they are known before anything is measured."""
     uniform: ClassVar[bool] = False
     """One limit for every block, known before anything is measured."""
     couples: ClassVar[bool] = False
@@ -70,6 +72,7 @@ class Constant(Threshold):
 
     value: float | tuple[float, ...]
     uniform: ClassVar[bool] = True
+    blind: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         each = self.value if isinstance(self.value, Sequence) else (self.value,)
@@ -96,6 +99,7 @@ class Bounds(Threshold):
     low: float
     high: float
     uniform: ClassVar[bool] = True
+    blind: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         low, high = number(self.low, "the lower bound"), number(self.high, "the upper bound")
@@ -132,6 +136,7 @@ class Schedule(Threshold):
 
     function: Callable[[int], float]
     uniform: ClassVar[bool] = True
+    blind: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not callable(self.function):
@@ -154,6 +159,7 @@ class Relative(Threshold):
     ratio: float
     floor: float = 1e-3
     needs_weights: ClassVar[bool] = True
+    blind: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ratio", positive(self.ratio, "the ratio to the weights' norm"))

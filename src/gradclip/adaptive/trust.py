@@ -29,6 +29,7 @@ class Trust(Threshold):
     floor: float = 1e-3
     needs_weights: ClassVar[bool] = True
     needs_lr: ClassVar[bool] = True
+    blind: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "eta", positive(self.eta, "the share eta"))

@@ -143,14 +143,19 @@ typedef struct Work {
     void (*part)(struct Work *, const Piece *first, const Piece *last);
     const Piece *bounds[PARTS + 1];
     double *numbers; /* where norms go, or factors come from */
+    const double *limits;
     double power, low, high;
-    int parts, next, backwards, changed;
+    int parts, next, backwards, whole_cells, changed;
 } Work;
 
 static void measure_part(Work *w, const Piece *first, const Piece *last) { measure_pieces(first, last, w->power, w->numbers); }
 static void scale_part(Work *w, const Piece *first, const Piece *last) { scale_pieces(first, last, w->numbers); }
 static void clamp_part(Work *w, const Piece *first, const Piece *last) {
     if (clamp_pieces(first, last, w->low, w->high, w->numbers)) w->changed = 1;
+}
+
+static void limit_part(Work *w, const Piece *first, const Piece *last) {
+    if (limit_pieces(first, last, w->power, w->limits, w->numbers)) w->changed = 1;
 }
 
 /* Cut part number `part` of `parts` equal parts of all elements into `w->parts` parts, at the bounds of pieces. */
@@ -162,6 +167,7 @@ static void find_bounds(Work *w, const Py_buffer *view, int part, int parts) {
     for (int i = 0; i <= w->parts; i++) {
         int last = part == parts - 1 && i == w->parts;
         for (; p < end && (last || at < each * (part * w->parts + i)); p++) at += (double)p->count;
+        for (; w->whole_cells && p > (const Piece *)view->buf && p < end && p->cell == p[-1].cell; p++) at += (double)p->count;
         w->bounds[i] = p;
     }
 }
@@ -247,6 +253,20 @@ static PyObject *clamp(PyObject *module, PyObject *args) {
 
 static void forget(void) { region = NULL; } /* a forked child has none of those threads, and would wait for them forever */
 
+static PyObject *limit(PyObject *module, PyObject *args) {
+    Py_buffer pieces, limits, cells;
+    Work work = {limit_part, .whole_cells = 1};
+    int part, parts, threads;
+    if (!PyArg_ParseTuple(args, "y*y*w*diii", &pieces, &limits, &cells, &work.power, &part, &parts, &threads)) return NULL;
+    work.limits = limits.buf;
+    work.numbers = cells.buf;
+    run(&work, &pieces, part, parts, threads);
+    PyBuffer_Release(&pieces);
+    PyBuffer_Release(&limits);
+    PyBuffer_Release(&cells);
+    return PyBool_FromLong(work.changed);
+}
+
 static PyObject *borrow(PyObject *module, PyObject *nothing) {
 #if defined(__linux__)
     region = (Region)dlsym(RTLD_DEFAULT, "GOMP_parallel");
@@ -261,6 +281,7 @@ static PyMethodDef methods[] = {
     {"measure", measure, METH_VARARGS, "measure(pieces, slots, power, part, parts, threads): the norm of every piece of every cell"},
     {"join", join, METH_VARARGS, "join(pieces, slots, cells, power): the norm of every cell, into zeros"},
     {"scale", scale, METH_VARARGS, "scale(pieces, factors, part, parts, threads): multiply every cell by its factor"},
+    {"limit", limit, METH_VARARGS, "limit(pieces, limits, cells, power, part, parts, threads) -> whether any cell was above its limit"},
     {"clamp", clamp, METH_VARARGS, "clamp(pieces, slots, low, high, part, parts, threads) -> whether anything was outside; the largest sizes before"},
     {NULL, NULL, 0, NULL},
 };

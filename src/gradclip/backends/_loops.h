@@ -179,15 +179,17 @@ INLINE double norm_of(const void *data, int64_t from, int64_t count, int kind, d
     return sqrt(total);
 }
 
+/* The norm of the run of one piece that begins at element `i`. */
+INLINE double run_norm(const Piece *p, int64_t i, double power) {
+    if (p->kind == F32) return norm_of(p->data, i, p->each, F32, power);
+    if (p->kind == F64) return norm_of(p->data, i, p->each, F64, power);
+    if (p->kind == BF16) return norm_of(p->data, i, p->each, BF16, power);
+    return norm_of(p->data, i, p->each, F16, power);
+}
+
 CLONES static void measure_pieces(const Piece *first, const Piece *last, double power, double *slots) {
     for (const Piece *p = first; p < last; p++)
-        for (int64_t i = 0; i < p->count; i += p->each) {
-            double *slot = slots + p->slot + i / p->each;
-            if (p->kind == F32) *slot = norm_of(p->data, i, p->each, F32, power);
-            else if (p->kind == F64) *slot = norm_of(p->data, i, p->each, F64, power);
-            else if (p->kind == BF16) *slot = norm_of(p->data, i, p->each, BF16, power);
-            else *slot = norm_of(p->data, i, p->each, F16, power);
-        }
+        for (int64_t i = 0; i < p->count; i += p->each) slots[p->slot + i / p->each] = run_norm(p, i, power);
 }
 
 static double joined(double a, double b, double power) {
@@ -229,18 +231,39 @@ INLINE void scale_halves(uint16_t *x, int64_t count, double factor) {
     }
 }
 
+/* Multiply the run of one piece that begins at element `i`. */
+INLINE void scale_run(const Piece *p, int64_t i, double factor) {
+    if (factor == 1) return;
+    if (factor != factor) factor = NAN; /* no payload, which rounding could carry over */
+    if (p->kind == F32) scale_floats(p->data, i, p->each, F32, factor);
+    else if (p->kind == F64) for (int64_t j = i; j < i + p->each; j++) ((double *)p->data)[j] *= factor;
+    else if (p->kind == BF16) scale_bfloats((uint16_t *)p->data + i, p->each, factor);
+    else scale_halves((uint16_t *)p->data + i, p->each, factor);
+}
+
 /* From the end: what was measured last is still in the cache. */
 CLONES static void scale_pieces(const Piece *first, const Piece *last, const double *factors) {
     for (const Piece *p = last - 1; p >= first; p--)
+        for (int64_t i = 0; i < p->count; i += p->each) scale_run(p, i, factors[p->cell + i / p->each]);
+}
+
+/* Bring every cell down to its limit while it is in the cache; write the norms before. Return whether any was above. */
+CLONES static int limit_pieces(const Piece *first, const Piece *last, double power, const double *limits, double *cells) {
+    int changed = 0;
+    for (const Piece *p = first, *next; p < last; p = next) {
+        for (next = p + 1; next < last && next->cell == p->cell; next++) {} /* the pieces of one large cell */
         for (int64_t i = 0; i < p->count; i += p->each) {
-            double factor = factors[p->cell + i / p->each];
-            if (factor == 1) continue;
-            if (factor != factor) factor = NAN; /* no payload, which rounding could carry over */
-            if (p->kind == F32) scale_floats(p->data, i, p->each, F32, factor);
-            else if (p->kind == F64) for (int64_t j = i; j < i + p->each; j++) ((double *)p->data)[j] *= factor;
-            else if (p->kind == BF16) scale_bfloats((uint16_t *)p->data + i, p->each, factor);
-            else scale_halves((uint16_t *)p->data + i, p->each, factor);
+            const double limit = limits[p->cell + i / p->each];
+            double norm = run_norm(p, i, power);
+            for (const Piece *q = p + 1; q < next; q++) norm = joined(norm, run_norm(q, 0, power), power);
+            cells[p->cell + i / p->each] = norm;
+            if (!(norm > limit)) continue;
+            changed = 1;
+            for (const Piece *q = next - 1; q > p; q--) scale_run(q, 0, limit / norm);
+            scale_run(p, i, limit / norm);
         }
+    }
+    return changed;
 }
 
 /* Clamp one block that may have elements outside; NaN stays. Returns whether any was. */

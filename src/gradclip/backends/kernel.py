@@ -77,6 +77,20 @@ class Table(NamedTuple):
         _share(self.bytes, lambda *part: _kernel.scale(self.pieces, factors, *part))
         self._changed()
 
+    def limit(self, limits: Any, p: float) -> tuple[array[float], bool]:
+        """Bring every cell down to its limit (an array of doubles), in place, as soon as it is measured, still in the cache.
+
+        Each cell is one thread's work: for cells that are many, or small.
+
+        Returns:
+            The p-norm of every cell before, and whether any was above its limit.
+        """
+        cells = array("d", bytes(8 * self.cells))
+        changed = any(_share(self.bytes, lambda *part: _kernel.limit(self.pieces, limits, cells, p, *part)))
+        if changed:
+            self._changed()
+        return cells, changed
+
     def clamp(self, low: float, high: float) -> tuple[array[float], bool]:
         """Clamp every element to [low, high], in place; return each cell's largest size before, and whether any was outside.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gradclip.backends import kernel, torch_triton
+from gradclip.backends.kernel import Table
 from gradclip.backends.torch_norms import carrier, joined, norms_of, unit_norms, vector
 from gradclip.backends.torch_payload import DevicePayloads, Payload, Payloads, PlainPayloads, values_of
 from gradclip.backends.torch_triton import DeviceTable
@@ -34,11 +35,19 @@ def measure(payloads: Sequence[Payload], p: float, partition: Partition, device:
     on_device = torch_triton.describe(values_of(payloads), partition.cells, p) if _runs(payloads, partition) else None
     if on_device is not None and not on_device.left_out:
         return on_device.norms(p).to(device)
-    table = kernel.describe(values_of(payloads), partition.cells) if _runs(payloads, partition) and kernel.takes(p) else None
-    if table is not None and not table.left_out:
+    table = table_of_cells(payloads, partition) if kernel.takes(p) else None
+    if table is not None:
         return vector(table.norms(p))
     parts = [_unit_cells(x, p, view, device) for x, view in zip(payloads, partition.views, strict=True)]
     return torch.cat(parts) if parts else torch.zeros(0, dtype=carrier(device), device=device)
+
+
+def table_of_cells(payloads: Sequence[Payload], partition: Partition) -> Table | None:
+    """Return the kernel's view of all cells, None where it cannot take every one."""
+    if partition.views is None:
+        return payloads.table if isinstance(payloads, PlainPayloads) else None
+    table = kernel.describe(values_of(payloads), partition.cells) if _runs(payloads, partition) else None
+    return None if table is None or table.left_out else table
 
 
 def combine(cells: Tensor, p: float, index: Tensor | None, count: int) -> Tensor:

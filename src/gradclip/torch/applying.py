@@ -10,15 +10,12 @@ import torch
 from torch import Tensor
 
 from gradclip.backends import torch_eager as backend
-from gradclip.backends.torch_norms import vector
-from gradclip.backends.torch_payload import Payload, PlainPayloads
-from gradclip.nonfinite import Skip
+from gradclip.backends.torch_payload import Payload
 from gradclip.rescales import Clamp, Drop
 from gradclip.scopes import PerElement
-from gradclip.thresholds import Context
 from gradclip.torch.deciding import Decision, Step
 
-__all__ = ["Applied", "apply", "clamp_at_once"]
+__all__ = ["Applied", "apply"]
 
 Applied: TypeAlias = tuple[Tensor, Tensor | bool]
 """The norm of every cell afterwards, and whether anything was changed."""
@@ -40,24 +37,6 @@ def apply(step: Step, decision: Decision, host: Sequence[float] | None) -> Appli
     if step.plan.per_tensor:
         return _scale_tensors(step, decision, host)
     return _scale_parts(step, decision, host)
-
-
-def clamp_at_once(step: Step) -> tuple[Decision, Applied] | None:
-    """Measure and clamp in one pass; None where that cannot be, or where a NaN found on the way would come too late.
-
-    Under ``Skip`` it does not: every gradient is dropped then.
-    """
-    plan, payloads = step.plan, step.payloads
-    late = not isinstance(plan.clipping.nonfinite, Skip)
-    if late or not plan.clamps or not plan.partition.complete or not isinstance(payloads, PlainPayloads):
-        return None
-    low, high, state = plan.clipping.threshold.bounds(torch.empty(0), step.known.state or {}, Context(step.known.number))
-    if low != -high:
-        return None
-    norms, clipped = payloads.table.clamp(low, high)
-    cells = vector(norms)
-    decision = Decision(cells, cells.new_zeros(0), high, state, (float(low), float(high)))
-    return decision, (cells.clamp(max=high) if clipped else cells, clipped)
 
 
 def _scale_tensors(step: Step, decision: Decision, host: Sequence[float] | None) -> Applied:

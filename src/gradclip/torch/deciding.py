@@ -20,7 +20,7 @@ from gradclip.rescales import Clamp
 from gradclip.thresholds import Context
 from gradclip.torch.plan import Plan
 
-__all__ = ["Carry", "Decision", "Known", "State", "Step", "decide"]
+__all__ = ["Carry", "Decision", "Known", "State", "Step", "decide", "learning_rates", "weight_norms"]
 
 _CPU = torch.device("cpu")
 
@@ -112,7 +112,7 @@ def decide(step: Step) -> Decision:
     norms = step.plan.block_norms(cells, step.payloads)
     if threshold.stateful and not state:
         state = threshold.init(norms)
-    context = Context(step.known.number, _weight_norms(step), _learning_rates(step))
+    context = Context(step.known.number, weight_norms(step), learning_rates(step))
     limits, state = threshold.limits(norms, state, context)
     return Decision(cells, rescale.factors(norms, limits, step.known.number), limits, state)
 
@@ -127,8 +127,8 @@ def _decide_on_host(step: Step, cells: Tensor) -> Decision | None:
     return Decision(cells, vector(array("d", (factor,))), limit, state, host=(factor,))
 
 
-def _weight_norms(step: Step) -> Tensor | None:
-    """The norm of each block's weights, of the parameters that have a gradient."""
+def weight_norms(step: Step) -> Tensor | None:
+    """Return the norm of each block's weights, of the parameters that have a gradient."""
     if not step.plan.clipping.threshold.needs_weights:
         return None
     if step.known.weights is None:
@@ -138,8 +138,8 @@ def _weight_norms(step: Step) -> Tensor | None:
     return step.plan.block_norms(step.measure(weights), weights)
 
 
-def _learning_rates(step: Step) -> Tensor | None:
-    """The largest learning rate in each block, of the parameters that have a gradient."""
+def learning_rates(step: Step) -> Tensor | None:
+    """Return the largest learning rate in each block, of the parameters that have a gradient."""
     if not step.plan.clipping.threshold.needs_lr:
         return None
     if step.known.lrs is None:

@@ -20,7 +20,8 @@ from gradclip.nonfinite import Propagate, Raise, Skip, Zero
 from gradclip.rescales import Drop
 from gradclip.result import ClipResult
 from gradclip.thresholds import Bounds
-from gradclip.torch.applying import Applied, apply, clamp_at_once
+from gradclip.torch.applying import Applied, apply
+from gradclip.torch.at_once import clip_at_once
 from gradclip.torch.deciding import Decision, Known, State, Step, decide
 from gradclip.torch.plan import Plan
 
@@ -40,7 +41,7 @@ def run(plan: Plan, grads: Sequence[Tensor | None], put: Put, known: Known) -> t
         known: weights, learning rates, state and step number.
     """
     step = Step(plan, _payloads(plan, grads, put), known)
-    at_once = clamp_at_once(step)
+    at_once = clip_at_once(step)
     if at_once is not None:
         if not bool(at_once[0].cells.isfinite().all()):
             return _on_nonfinite(step, at_once[0], (), put)

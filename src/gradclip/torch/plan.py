@@ -63,6 +63,14 @@ class Plan:
         return whole and c.threshold.uniform and isinstance(c.rescale, Hard) and not c.norm.mean
 
     @cached_property
+    def largest_share(self) -> float:
+        """The largest cell's part of all elements."""
+        p = self.partition
+        sizes = [math.prod(e.shape) for e in self.target.entries] if p.views is None else [v[1] * v[3] for v in p.views]
+        total = sum(math.prod(entry.shape) for entry in self.target.entries)
+        return max(sizes, default=0) / max(total, 1)
+
+    @cached_property
     def _first(self) -> Tensor:
         """The block of each cell, and ``count`` for the cells that are left out."""
         p = self.partition
