@@ -22,9 +22,12 @@ from torch import Tensor
 from gradclip.record import Run
 from gradclip.watch.api import Recording, record
 
-__all__ = ["LOGGING", "PLAIN", "RECORD", "Contender", "Watcher", "contenders"]
+__all__ = ["LEAVE_WORK", "LOGGING", "PLAIN", "RECORD", "Contender", "Watcher", "contenders"]
 
 PLAIN, RECORD, LOGGING = "plain step", "gradclip record", "p.grad.norm().item() of each"
+WANDB: Final = "wandb.watch, offline"
+LEAVE_WORK: Final = (WANDB,)
+"""Those whose own process is still busy when the next one has its turn."""
 BINS: Final = 64
 """As many as wandb has."""
 LOOSE: Final = 1e-4
@@ -183,7 +186,7 @@ def contenders(missing: Callable[[str], object] = print) -> dict[str, Contender]
     found: dict[str, Contender] = {PLAIN: plain, RECORD: recorded, LOGGING: logged}
     optional = {
         "Lightning's grad_norm": ("lightning", lightning_norms),
-        "wandb.watch, offline": ("wandb", wandb_watched),
+        WANDB: ("wandb", wandb_watched),
     }
     for name, (module, contender) in optional.items():
         if find_spec(module) is None:

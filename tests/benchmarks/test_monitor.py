@@ -34,7 +34,7 @@ def job():
     return import_module("monitor_models").many_tensors(6, 4, 3)
 
 
-def test_the_quick_form_measures_everybody_on_every_model(tmp_path, capsys):
+def test_the_quick_form_measures_everybody_on_every_model(contenders, tmp_path, capsys):
     path = tmp_path / "monitor.csv"
     rows = import_module("monitor").main(["--quick", "--rounds", "1", "--threads", "1", "--csv", str(path)])
     shown = capsys.readouterr().out
@@ -50,6 +50,8 @@ def test_the_quick_form_measures_everybody_on_every_model(tmp_path, capsys):
         assert set(own) >= {*ALWAYS, HISTC}
         assert own["plain step"].over_plain == own[ALWAYS[2]].over_logging == 1
         for row in own.values():
+            if row.contender in contenders.LEAVE_WORK:  # beside a plain step of its own rounds
+                continue
             assert row.over_plain == pytest.approx(row.milliseconds / own["plain step"].milliseconds)
             assert row.over_logging == pytest.approx(row.milliseconds / own[ALWAYS[2]].milliseconds)
             assert row.adds == pytest.approx(row.milliseconds - own["plain step"].milliseconds)
