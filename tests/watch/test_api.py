@@ -145,3 +145,26 @@ def test_gradclips_own_functions_are_seen(recording):
     steps = steps_of(running.path)
     assert steps.threshold.tolist() == [0.5, 0.5]
     assert steps.clipped_norm == pytest.approx([0.5, 0.5], rel=1e-5)
+
+
+@pytest.mark.parametrize("scaled", [False, True], ids=["plain", "with a scaler"])
+def test_clipping_that_a_fused_optimizer_does_itself_is_seen(scaled, recording):
+    model = net()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=256.0, enabled=scaled)
+    handle = gradclip.attach(optimizer, "global_norm:0.5", parameters=model)
+    norms = []
+    with recording(model, optimizer) as watched:
+        for step in range(4):
+            optimizer.zero_grad()
+            loss = (1000 if step % 2 else 1e-3) * model(torch.ones(2, 3)).square().mean()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            norms.append(float(handle.result.norm))
+        path = watched.path
+    found = steps_of(path)
+    assert found.norm == pytest.approx(norms, rel=1e-5)
+    assert found.clipped_norm == pytest.approx([min(norm, 0.5) for norm in norms], rel=1e-5)
+    assert found.clipped.tolist() == [norm > 0.5 for norm in norms]
+    assert max(norms) > 0.5 > min(norms)

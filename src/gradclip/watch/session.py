@@ -116,7 +116,7 @@ class Session:
             opened.threshold = threshold
             opened.skipped = result is not None and result.skipped
             if opened.in_step or (stream is self.manual.stream and self.manual.under_way):
-                opened.after = stream.grad_norms()
+                opened.after = _as_stepped(stream.grad_norms(), stream.optimizer)
         if self.manual.under_way:
             self.manual.mark()
 
@@ -226,11 +226,8 @@ class Session:
             stream.before_update()
 
     def _measure_step(self, stream: Stream, opened: Open, optimizer: torch.optim.Optimizer) -> None:
-        norms = stream.grad_norms()
-        scale = getattr(optimizer, "grad_scale", None)
-        if isinstance(scale, Tensor):  # a fused optimizer unscales inside its kernel
-            norms = _divided(norms, scale)
-            opened.before = None if opened.before is None else _divided(opened.before, scale)
+        norms = _as_stepped(stream.grad_norms(), optimizer)
+        opened.before = None if opened.before is None else _as_stepped(opened.before, optimizer)
         opened.found_inf = getattr(optimizer, "found_inf", None)
         if opened.before is None:
             opened.before = norms
@@ -256,6 +253,15 @@ class Session:
             )
         )  # fmt: skip
         stream.step += 1
+
+
+def _as_stepped(norms: Tensor, optimizer: torch.optim.Optimizer | None) -> Tensor:
+    """Return the norms that a step will use: a fused optimizer divides by ``grad_scale`` inside its kernel.
+
+    It is a scaler's, or an attachment's for clipping.
+    """
+    scale = getattr(optimizer, "grad_scale", None)
+    return _divided(norms, scale) if isinstance(scale, Tensor) else norms
 
 
 def _divided(norms: Tensor, scale: Tensor) -> Tensor:
