@@ -116,7 +116,9 @@ def attach(
     """Clip every step of an optimizer, from inside its ``step()``; leave the training loop as it is.
 
     Accumulated gradients are clipped once, when the step is taken; gradients that a ``GradScaler`` has scaled are unscaled
-    first; the gradients of a closure are clipped each time it is called. A GAN attaches to each of its optimizers.
+    first; the gradients of a closure are clipped each time it is called. A GAN attaches to each of its optimizers. Where one
+    factor is all there is, a fused Adam, AdamW, SGD or Adagrad multiplies by it itself, as it reads the gradients, and leaves
+    them clipped: the same weights to rounding, one pass less.
     (LBFGS learns curvature from differences of gradients: a threshold that is reached all the time misleads it, with this
     function as with any other way to clip; use one that only catches spikes.)
 
