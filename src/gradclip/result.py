@@ -41,8 +41,8 @@ class ClipResult:
     """Whether every gradient was finite when it came in."""
     nonfinite_names: tuple[str, ...] = ()
     """The parameters with a NaN or Inf, where the policy looks at them."""
-    skipped: bool = False
-    """The step was dropped: every gradient is None."""
+    skipped: Array | bool = False
+    """The step was dropped: every gradient is None, or a fused optimizer left everything as it was."""
     _cells: Array = field(default=None, repr=False)
     _cells_after: Array = field(default=None, repr=False)
     _total: Callable[[Array], Array] = field(default=lambda cells: cells, repr=False)
@@ -93,7 +93,7 @@ class ClipResult:
             "coefficient": float(self.coefficient),
             "clipped": bool(self.clipped),
             "finite": bool(self.finite),
-            "skipped": self.skipped,
+            "skipped": bool(self.skipped),
             "worst": self.worst,
             "tensor_norms": dict(zip(self.names, map(float, self.tensor_norms), strict=True)),
         }

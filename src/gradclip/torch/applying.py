@@ -15,7 +15,7 @@ from gradclip.rescales import Clamp, Drop
 from gradclip.scopes import PerElement
 from gradclip.torch.deciding import Decision, Step
 
-__all__ = ["Applied", "apply"]
+__all__ = ["Applied", "apply", "carried"]
 
 Applied: TypeAlias = tuple[Tensor, Tensor | bool]
 """The norm of every cell afterwards, and whether anything was changed."""
@@ -45,19 +45,25 @@ def _scale_tensors(step: Step, decision: Decision, host: Sequence[float] | None)
     factors = step.plan.cell_factors(decision.factors)
     after = decision.cells * factors
     if host is None:
-        if not _carried(step, decision.factors):
+        if not carried(step, decision.factors):
             backend.scale_tensors(step.payloads, factors)
         return after, (decision.factors != 1).any()
-    if not _carried(step, host):
+    if not carried(step, host):
         backend.scale_tensors(step.payloads, [1.0 if block is None else host[block] for block in step.plan.partition.first])
     return after, True
 
 
-def _carried(step: Step, factors: Tensor | Sequence[float]) -> bool:
-    """Hand one factor that all gradients share to somebody who multiplies by it anyway; False where there is nobody."""
-    partition = step.plan.partition
+def carried(step: Step, factors: Tensor | Sequence[float], finite: Tensor | None = None) -> bool:
+    """Hand one factor that all gradients share to somebody who multiplies by it anyway; return False where there is nobody.
+
+    Args:
+        step: the gradients.
+        factors: of the blocks.
+        finite: whether every gradient is, where that has not been asked: the step is to be dropped if not.
+    """
+    partition, carry = step.plan.partition, step.known.carry
     alone = partition.count == 1 and partition.complete and not isinstance(step.plan.clipping.rescale, Drop)
-    return alone and step.known.carry is not None and step.known.carry(factors[0])
+    return alone and carry is not None and carry(factors[0], finite)
 
 
 def _scale_parts(step: Step, decision: Decision, host: Sequence[float] | None) -> Applied:

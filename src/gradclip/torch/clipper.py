@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +14,7 @@ from gradclip.errors import NonFiniteGradientError, TargetError, listed
 from gradclip.nonfinite import Skip
 from gradclip.result import ClipResult
 from gradclip.torch.deciding import Carry, Known
+from gradclip.torch.late import LateSkip
 from gradclip.torch.rates import effective_rates
 from gradclip.torch.saved import pack, unpack
 from gradclip.torch.stages import stages_for
@@ -56,10 +57,21 @@ class Clipper:
         self._history: Mapping[str, Tensor] = {}
         self.step = 0
         """Steps taken so far, the skipped ones included."""
-        self.skipped = 0
+        self._skipped = self._in_a_row = 0
+        self._late: LateSkip | None = None
+        self._overdue: tuple[str, ...] = ()
+
+    @property
+    def skipped(self) -> int:
         """Steps dropped because of a non-finite gradient."""
-        self.skipped_in_a_row = 0
+        self._settle()
+        return self._skipped
+
+    @property
+    def skipped_in_a_row(self) -> int:
         """The same, since the last finite step."""
+        self._settle()
+        return self._in_a_row
 
     @property
     def clipping(self) -> Clipping | Chain:
@@ -84,8 +96,13 @@ class Clipper:
                 care of that, and the gradients are left as they are (:class:`~gradclip.torch.fused.FusedScale`).
 
         Raises:
-            NonFiniteGradientError: under ``Raise``, or after ``patience`` skipped steps in a row; nothing is changed.
+            NonFiniteGradientError: under ``Raise``, or after ``patience`` skipped steps in a row; nothing is changed. (Where an
+                optimizer on an accelerator drops the step itself, the host learns of it at the next one.)
         """
+        self._settle()
+        if self._overdue:
+            overdue, self._overdue = self._overdue, ()
+            self._lose_patience(overdue)
         parameters = self._stages.target.parameters
 
         def grads() -> list[Tensor | None]:
@@ -97,7 +114,10 @@ class Clipper:
         known = Known(parameters, self._learning_rates(), self._history, self.step, carry)
         result, self._history = self._stages.run(grads, put, known)
         self.step += 1
-        self._count_skips(result)
+        if isinstance(result.skipped, Tensor):
+            self._late = LateSkip(result)
+        else:
+            self._count(result.skipped, result.nonfinite_names)
         return result
 
     def state_dict(self) -> dict[str, Any]:
@@ -112,7 +132,8 @@ class Clipper:
             StateError: the state is of another version or recipe, or incomplete; nothing is loaded.
         """
         counters, history = unpack(str(self.clipping), self._stages.init(), state)
-        self.step, self.skipped, self.skipped_in_a_row = counters
+        self.step, self._skipped, self._in_a_row = counters
+        self._late = None
         device = next((p.device for p in self.parameters), torch.device("cpu"))
         self._history = {key: value.to(device, copy=True) for key, value in history.items()}
 
@@ -125,24 +146,47 @@ class Clipper:
             return None
         return effective_rates(self._optimizer, self.parameters)
 
-    def _count_skips(self, result: ClipResult) -> None:
-        policy = self.clipping.nonfinite
-        if not result.skipped or not isinstance(policy, Skip):
-            self.skipped_in_a_row = 0
+    def _settle(self) -> None:
+        """Take in whether the last step was dropped on the device; what there is to raise waits for the next step."""
+        late, self._late = self._late, None
+        if late is None:
             return
-        self.skipped += 1
-        self.skipped_in_a_row += 1
-        if self.skipped_in_a_row >= policy.patience:
-            after = f": {self.skipped_in_a_row} steps in a row were skipped; look for the first NaN, or lower the learning rate"
-            raise NonFiniteGradientError(result.nonfinite_names, after=after)
-        if self.skipped == 1:
-            warn_skipped(result)
+        if not late.read():
+            self._in_a_row = 0
+            return
+        names = late.names()
+        self._count_one(names)
+        if self._out_of_patience:
+            self._overdue = names
+
+    def _count(self, skipped: bool, names: Sequence[str]) -> None:
+        if not skipped:
+            self._in_a_row = 0
+            return
+        self._count_one(names)
+        self._lose_patience(names)
+
+    def _count_one(self, names: Sequence[str]) -> None:
+        self._skipped += 1
+        self._in_a_row += 1
+        if self._skipped == 1 and not self._out_of_patience:
+            warn_skipped(names)
+
+    @property
+    def _out_of_patience(self) -> bool:
+        policy = self.clipping.nonfinite
+        return isinstance(policy, Skip) and self._in_a_row >= policy.patience
+
+    def _lose_patience(self, names: Sequence[str]) -> None:
+        if self._out_of_patience:
+            after = f": {self._in_a_row} steps in a row were skipped; look for the first NaN, or lower the learning rate"
+            raise NonFiniteGradientError(tuple(names), after=after)
 
 
-def warn_skipped(result: ClipResult) -> None:
+def warn_skipped(names: Sequence[str]) -> None:
     """Say that a step was dropped, and where the non-finite gradient is."""
     warnings.warn(
-        f"gradclip skipped a step: non-finite gradient in {listed(result.nonfinite_names)}. All gradients are None, so the "
+        f"gradclip skipped a step: non-finite gradient in {listed(names)}. All gradients are None, so the "
         "optimizer leaves weights and state as they are; nonfinite='raise' stops here instead.",
         RuntimeWarning,
         stacklevel=4,

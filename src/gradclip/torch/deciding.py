@@ -25,8 +25,8 @@ __all__ = ["Carry", "Decision", "Known", "State", "Step", "decide", "learning_ra
 _CPU = torch.device("cpu")
 
 State: TypeAlias = Mapping[str, Tensor]
-Carry: TypeAlias = Callable[[float | Tensor], bool]
-"""Take over one factor for all gradients; False where that cannot be."""
+Carry: TypeAlias = Callable[[float | Tensor, Tensor | None], bool]
+"""Take over one factor for all gradients, and the skip where they are not finite; False where that cannot be."""
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ def _clipped(stages: Stages, grads: Sequence[Tensor | None], weights: Sequence[A
     copies = [None if g is None else g.detach().clone() for g in grads]
     result, _ = stages.run(lambda: list(copies), copies.__setitem__, Known(weights, number=step))
     if result.skipped:
-        warn_skipped(result)
+        warn_skipped(result.nonfinite_names)
     return copies
 
 

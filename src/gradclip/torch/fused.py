@@ -33,14 +33,22 @@ class FusedScale:
         self._parameters = {id(p) for p in parameters}
         self._plain = all(p.dtype in _EXACT_ENOUGH for p in parameters)
         self._set: Tensor | None = None
+        self._skip: Tensor | None = None
         self._before: dict[str, None] = {}
 
-    def __call__(self, factor: float | Tensor) -> bool:
-        """Have every gradient multiplied by a factor in the coming step; False, and nothing is set, where that cannot be."""
+    def __call__(self, factor: float | Tensor, finite: Tensor | None = None) -> bool:
+        """Have every gradient multiplied by a factor in the coming step; False, and nothing is set, where that cannot be.
+
+        Args:
+            factor: a number, or on the device.
+            finite: on the device: where it is False, the optimizer drops the step (``found_inf``).
+        """
         if isinstance(factor, float) and not _SMALLEST < factor < 1 / _SMALLEST:
             return False
-        if not self._takes_all():
+        if not self._takes_all() or (finite is not None and not self._takes_skips()):
             return False
+        if finite is not None:
+            self._skip = self._optimizer.found_inf = (~finite).float().reshape(())
         if isinstance(factor, Tensor):
             self._set = (1.0 / factor).float().reshape(())
         else:
@@ -54,7 +62,17 @@ class FusedScale:
         if self._set is not None and getattr(self._optimizer, "grad_scale", None) is self._set:
             del self._optimizer.grad_scale
             vars(self._optimizer).update(self._before)
-        self._set = None
+        if self._skip is not None and getattr(self._optimizer, "found_inf", None) is self._skip:
+            del self._optimizer.found_inf
+        self._set = self._skip = None
+
+    def _takes_skips(self) -> bool:
+        """Whether nobody else has set the flag, and momentum has begun: a first step that is dropped would leave it unset."""
+        optimizer = self._optimizer
+        if getattr(optimizer, "found_inf", None) is not None:
+            return False
+        moving = (p for group in optimizer.param_groups if group.get("momentum") for p in group["params"] if p.grad is not None)
+        return all(optimizer.state.get(p, {}).get("momentum_buffer") is not None for p in moving)
 
     def _takes_all(self) -> bool:
         """Whether one fused pass divides just what is clipped, and nobody else has set a divisor or looks at the gradients."""

@@ -1,7 +1,8 @@
 """The one way gradients flow: measure, combine, limit, rescale, apply; and what happens to a NaN or Inf.
 
 Everything that can be refused is refused before the first gradient is changed. The host is asked once a step (for the
-policies that must know whether a gradient is finite), and under ``Propagate`` on an accelerator not at all.
+policies that must know whether a gradient is finite); on an accelerator not at all under ``Propagate``, nor under ``Skip``
+where a fused optimizer takes over both the factor and the skip.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from gradclip.nonfinite import Propagate, Raise, Skip, Zero
 from gradclip.rescales import Drop
 from gradclip.result import ClipResult
 from gradclip.thresholds import Bounds
-from gradclip.torch.applying import Applied, apply
+from gradclip.torch.applying import Applied, apply, carried
 from gradclip.torch.at_once import clip_at_once
 from gradclip.torch.deciding import Decision, Known, State, Step, decide
 from gradclip.torch.plan import Plan
@@ -50,10 +51,9 @@ def run(plan: Plan, grads: Sequence[Tensor | None], put: Put, known: Known) -> t
     host = decision.host
     if host is None:
         finite = decision.cells.isfinite().all()
-        if isinstance(plan.clipping.nonfinite, Propagate) and step.device.type != "cpu":
-            before = known.state or plan.clipping.threshold.init(torch.zeros_like(decision.factors))
-            kept = {key: torch.where(finite, new, before.get(key, new)) for key, new in decision.state.items()}
-            return _result(step, decision, apply(step, decision, None), finite), kept
+        done = _without_host(step, decision, finite) if _on_accelerator(step) else None
+        if done is not None:
+            return done
         is_finite, *host = torch.cat([finite.to(decision.cells.dtype).reshape(1), decision.asked(plan)]).tolist()
         if not is_finite:
             return _on_nonfinite(step, decision, host, put)
@@ -61,6 +61,27 @@ def run(plan: Plan, grads: Sequence[Tensor | None], put: Put, known: Known) -> t
     if isinstance(plan.clipping.rescale, Drop) and plan.per_tensor:
         _drop(plan, host, put)
     return _result(step, decision, applied, True), decision.state
+
+
+def _on_accelerator(step: Step) -> bool:
+    """Whether asking the host would have it wait."""
+    return step.device.type != "cpu"
+
+
+def _without_host(step: Step, decision: Decision, finite: Tensor) -> tuple[ClipResult, State] | None:
+    """Do all of it on the device, where the policy bears that; None where it does not, and nothing has been changed."""
+    policy = step.plan.clipping.nonfinite
+    skipped: Tensor | bool = False
+    if isinstance(policy, Propagate):
+        applied = apply(step, decision, None)
+    elif isinstance(policy, Skip) and carried(step, decision.factors, finite):  # the optimizer drops the step itself
+        after = torch.where(finite, decision.cells * step.plan.cell_factors(decision.factors), 0.0)
+        applied, skipped = (after, (decision.factors != 1).any() & finite), ~finite
+    else:
+        return None
+    before = step.known.state or step.plan.clipping.threshold.init(torch.zeros_like(decision.factors))
+    kept = {key: torch.where(finite, new, before.get(key, new)) for key, new in decision.state.items()}
+    return replace(_result(step, decision, applied, finite), skipped=skipped), kept
 
 
 def _payloads(plan: Plan, grads: Sequence[Tensor | None], put: Put) -> Sequence[Payload]:

@@ -244,7 +244,7 @@ class Session:
         """Close a step: hand what was measured to the recorder."""
         opened = self._open.pop(stream.number, None) or Open()
         before = stream.grad_norms() if opened.before is None else opened.before
-        skipped = opened.skipped or opened.found_inf
+        skipped = opened.skipped if isinstance(opened.skipped, Tensor) else opened.skipped or opened.found_inf
         self.recorder.add(
             Measured(
                 stream, stream.step, before, opened.after, list(self._trail.take_losses()), opened.threshold,
