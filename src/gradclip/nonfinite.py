@@ -20,7 +20,8 @@ class Skip(Nonfinite):
     """Drop the step: every gradient becomes None, so weights and optimizer state stay as they were.
 
     The parameters are named in one warning; ``patience`` such steps in a row raise
-    :class:`~gradclip.errors.NonFiniteGradientError` instead (counted where state is kept: ``Clipper``, ``attach``).
+    :class:`~gradclip.errors.NonFiniteGradientError` instead (counted where state is kept: ``Clipper``, ``attach``). On an
+    accelerator ``attach`` lets a fused optimizer drop the step: gradients stay there then, and the host is told at the next.
     """
 
     patience: int = 10
@@ -42,7 +43,7 @@ class Zero(Nonfinite):
 
 @dataclass(frozen=True)
 class Propagate(Nonfinite):
-    """Let the arithmetic run: a NaN norm makes its whole block NaN. The one policy that never asks the host."""
+    """Let the arithmetic run: a NaN norm makes its whole block NaN. Asks the host for nothing."""
 
 
 _WORDS: dict[str, Nonfinite] = {"skip": Skip(), "raise": Raise(), "zero": Zero(), "propagate": Propagate()}

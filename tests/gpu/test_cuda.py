@@ -48,6 +48,29 @@ def test_propagate_never_waits(recipe):
         torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.mark.parametrize("recipe", ["global_norm:1", "zclip"])
+@pytest.mark.filterwarnings("ignore:gradclip skipped")
+def test_a_fused_optimizer_is_clipped_and_skipped_without_waiting(recipe):
+    parameters = model(100.0)
+    optimizer = torch.optim.AdamW(parameters, lr=0.1, fused=True)
+    handle = gc.attach(optimizer, recipe)
+    optimizer.step()
+    torch.cuda.synchronize()
+    before = [p.clone() for p in parameters]
+    parameters[1].grad[3] = float("nan")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        optimizer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert bool(handle.result.skipped)
+    assert all(torch.equal(a, b) for a, b in zip(before, parameters, strict=True))
+    parameters[1].grad.zero_()
+    optimizer.step()
+    assert handle.clipper.skipped == 1
+    assert handle.clipper.skipped_in_a_row == 0
+
+
 def test_the_drop_in_never_waits(no_waiting):
     parameters = model()
     for max_norm in (1.0, 1e9, 0.5):
