@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gradclip.thresholds import positive
 
-__all__ = ["count", "share"]
+__all__ = ["begins_within", "count", "share"]
 
 
 def share(value: float, what: str, *, closed: bool = False) -> float:
@@ -20,3 +20,9 @@ def count(value: int, what: str, least: int = 1) -> int:
     if isinstance(value, bool) or value != int(value) or value < least:
         raise ValueError(f"{what} is a whole number >= {least}, not {value}")
     return int(value)
+
+
+def begins_within(after: int, window: int) -> None:
+    """Refuse a rule that begins after more norms than its window holds."""
+    if after > window:
+        raise ValueError(f"the rule cannot begin after {after} norms: its window holds {window}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gradclip._arrays import Array, namespace
-from gradclip.adaptive.checks import count
+from gradclip.adaptive.checks import begins_within, count
 from gradclip.adaptive.columns import larger
 from gradclip.adaptive.trust import Trust
 from gradclip.adaptive.windows import empty_window, into_window, quantile_of
@@ -51,8 +51,7 @@ class Stride(Threshold):
             raise ValueError(f"the longest stride is a multiple of the shortest: write a reach >= 1, not {self.reach:g}")
         if not 0 < self.least <= 1:
             raise ValueError(f"a stride shortens to a share of itself in (0, 1], not {self.least:g}")
-        if self.after > self.window:
-            raise ValueError(f"the rule cannot begin after {self.after} norms: its window holds {self.window}")
+        begins_within(self.after, self.window)
 
     def init(self, norms: Array) -> State:
         return {**empty_window(norms, self.window), "strides": namespace(norms).zeros_like(norms)}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gradclip._arrays import Array, namespace
-from gradclip.adaptive.checks import count
+from gradclip.adaptive.checks import begins_within, count
 from gradclip.adaptive.windows import empty_window, into_window, quantile_of
 from gradclip.thresholds import Context, State, Threshold, positive
 
@@ -35,8 +35,7 @@ class Typical(Threshold):
         object.__setattr__(self, "after", count(self.after, "the first step that counts"))
         if self.factor < 1:
             raise ValueError(f"a limit below the typical norm would clip for ever: write a factor >= 1, not {self.factor:g}")
-        if self.after > self.window:
-            raise ValueError(f"the rule cannot begin after {self.after} norms: its window holds {self.window}")
+        begins_within(self.after, self.window)
 
     def init(self, norms: Array) -> State:
         return empty_window(norms, self.window)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gradclip._arrays import Array, namespace
-from gradclip.adaptive.checks import count, share
+from gradclip.adaptive.checks import begins_within, count, share
 from gradclip.adaptive.columns import interpolated, larger, pick, row_numbers, rows_of
 from gradclip.thresholds import Context, State, Threshold, positive
 
@@ -63,8 +63,7 @@ class Outlier(Threshold):
         object.__setattr__(self, "sigma", positive(self.sigma, "sigma"))
         object.__setattr__(self, "window", count(self.window, "the window", 2))
         object.__setattr__(self, "after", count(self.after, "the first step that counts", 2))
-        if self.after > self.window:
-            raise ValueError(f"the rule cannot begin after {self.after} norms: its window holds {self.window}")
+        begins_within(self.after, self.window)
 
     def init(self, norms: Array) -> State:
         return empty_window(norms, self.window)
