@@ -127,7 +127,10 @@ def _value(word: str) -> Any:
         try:
             return _MOVING[name](*(_value(part) for part in _split(inside)))
         except (TypeError, ValueError) as error:
-            raise RecipeError(f"cannot read {word!r}: {error}; write {name}(start,end,steps)") from error
+            why = "" if isinstance(error, TypeError) else f": {error}"
+            raise RecipeError(
+                f"cannot read {word!r}{why}; write {name}(start,end,steps), or with the step it begins at last"
+            ) from error
     if "|" in word:
         return tuple(_value(part) for part in word.split("|"))
     if word.lower() in ("true", "false"):
