@@ -8,11 +8,11 @@ from array import array
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from gradclip import reference
 from gradclip.backends import kernel
 from gradclip.norms import Norm
+from tests.backends.support import PLAIN
 from tests.support import TOLERANCE, numpy_of
 
 pytestmark = pytest.mark.skipif(not kernel.enabled(), reason="the kernel was not built, or is switched off")
@@ -149,14 +149,6 @@ def test_factors_beyond_float32(factor):
     np.testing.assert_array_equal(scaled(x, factor), want)
 
 
-PLAIN = {
-    "transposed": lambda: torch.randn(4, 5).t(),
-    "channels last": lambda: torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
-    "a scalar": lambda: torch.randn(()),
-    "a parameter": lambda: nn.Parameter(torch.randn(3)),
-    "one that requires grad": lambda: torch.randn(3, requires_grad=True) * 2,
-    "an axis of one": lambda: torch.randn(4, 1, 5).as_strided((4, 1, 5), (5, 999, 1)),
-}
 OTHERS = {
     "a slice": lambda: torch.randn(4, 5)[:, 1:],
     "every second": lambda: torch.randn(9)[::2],

@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from gradclip import reference
 from gradclip.backends import torch_triton
 from gradclip.backends.chunks import CHUNK, TILE
 from gradclip.norms import Norm
+from tests.backends.support import PLAIN
 from tests.gpu.support import need_kernels
 from tests.support import TOLERANCE, numpy_of
 
@@ -193,15 +193,7 @@ def test_autograd_knows_of_a_change(device):
     assert grad._version > before
 
 
-PLAIN = {
-    "transposed": lambda: torch.randn(4, 5).t(),
-    "channels last": lambda: torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
-    "a scalar": lambda: torch.randn(()),
-    "a parameter": lambda: nn.Parameter(torch.randn(3)),
-    "one that requires grad": lambda: torch.randn(3, requires_grad=True) * 2,
-    "an axis of one": lambda: torch.randn(4, 1, 5).as_strided((4, 1, 5), (5, 999, 1)),
-    "empty": lambda: torch.randn(0, 3),
-}
+WHOLE = {**PLAIN, "empty": lambda: torch.randn(0, 3)}
 OTHERS = {
     "a slice": lambda: torch.randn(4, 5)[:, 1:],
     "every second": lambda: torch.randn(9)[::2],
@@ -216,7 +208,7 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("make", PLAIN.values(), ids=PLAIN)
+@pytest.mark.parametrize("make", WHOLE.values(), ids=WHOLE)
 def test_takes_what_fills_one_stretch_of_memory(device, make):
     tensor = make().to(device)
     table = torch_triton.describe([tensor])

@@ -42,6 +42,18 @@ TOGETHER = {
 }
 
 
+def assert_two_forwards_are_exact(recipe):
+    """A first pass with a forward of its own, then the one that steps."""
+    wanted, _, _ = afterwards(recipe)
+    model = net()
+    in_backward = gc.InBackward(model, recipe, optimizers(model))
+    for step in range(STEPS):
+        with in_backward.measuring():
+            loss_of(model, step).backward()
+        loss_of(model, step).backward()
+    assert_same_weights(model, wanted)
+
+
 class TestTogether:
     @pytest.mark.parametrize("clipping", TOGETHER.values(), ids=TOGETHER)
     def test_two_passes_are_what_a_clipper_does_afterwards(self, clipping):
@@ -92,14 +104,7 @@ class TestTogether:
         assert two.grad is None
 
     def test_the_second_pass_may_be_a_forward_of_its_own(self):
-        wanted, _, _ = afterwards("global_norm:0.1")
-        model = net()
-        in_backward = gc.InBackward(model, "global_norm:0.1", optimizers(model))
-        for step in range(STEPS):
-            with in_backward.measuring():
-                loss_of(model, step).backward()
-            loss_of(model, step).backward()
-        assert_same_weights(model, wanted)
+        assert_two_forwards_are_exact("global_norm:0.1")
 
     def test_another_batch_in_the_second_pass_is_noticed(self):
         model = net()
@@ -159,14 +164,7 @@ class TestTogether:
             loss_of(model, 0).backward()
 
     def test_methods_that_go_tensor_by_tensor_take_a_first_pass_too(self):
-        wanted, _, _ = afterwards("agc:0.01")
-        model = net()
-        in_backward = gc.InBackward(model, "agc:0.01", optimizers(model))
-        for step in range(STEPS):
-            with in_backward.measuring():
-                loss_of(model, step).backward()
-            loss_of(model, step).backward()
-        assert_same_weights(model, wanted)
+        assert_two_forwards_are_exact("agc:0.01")
 
 
 class TestApproximate:

@@ -18,10 +18,9 @@ from torch import Tensor
 from gradclip.backends import kernel, torch_ops, torch_triton
 from gradclip.backends.kernel import Table
 from gradclip.backends.torch_eager import scale_tensors
-from gradclip.backends.torch_norms import joined
 from gradclip.backends.torch_payload import Payload
 from gradclip.backends.torch_triton import DeviceTable
-from gradclip.torch.total import for_kernels, overflowing, refuse_nonfinite, returned_dtype, total_of
+from gradclip.torch.total import for_kernels, refuse_nonfinite, returned_dtype, total_of, total_of_table
 
 __all__ = ["clip_grad_norm", "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm"]
 
@@ -196,8 +195,7 @@ def _clip_on_device(table: DeviceTable, p: float, max_norm: float, error_if_nonf
 
 def _clip_on_host(table: Table, p: float, max_norm: float, error_if_nonfinite: bool) -> Tensor:
     """The same for plain gradients on the CPU, which are looked at once."""
-    dtype = torch.float64 if table.has_float64 else torch.float32
-    total = overflowing(joined(table.norms(p), p), p, dtype)
+    total, dtype = total_of_table(table, p)
     if error_if_nonfinite:
         refuse_nonfinite(total, p)
     factor = _factor(max_norm, total)

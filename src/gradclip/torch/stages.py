@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from weakref import WeakKeyDictionary
@@ -22,9 +22,9 @@ from gradclip.torch.pipeline import Put, run
 from gradclip.torch.plan import Plan
 from gradclip.torch.targets import Clippable, Target, resolve
 
-__all__ = ["Stages", "stages_for"]
+__all__ = ["PREFIXES", "Stages", "joined", "part_of", "stages_for"]
 
-_PREFIXES = ("first.", "second.")
+PREFIXES = ("first.", "second.")
 """Before the names of each stage's arrays, where there are two."""
 
 
@@ -65,7 +65,7 @@ class Stages:
             plan.clipping.threshold.init(torch.zeros(plan.partition.count, dtype=torch.float64, device="meta"))
             for plan in self.plans
         ]
-        return states[0] if len(states) == 1 else _joined(states)
+        return states[0] if len(states) == 1 else joined(states)
 
     def run(self, grads: Callable[[], list[Tensor | None]], put: Put, known: Known) -> tuple[ClipResult, State]:
         """Clip gradients in place; return what was done and the next history.
@@ -78,14 +78,14 @@ class Stages:
         if len(self.plans) == 1:
             return run(self.plans[0], grads(), put, known)
         before, _ = (None, None) if self._alike else run(self._measuring, grads(), put, Known())
-        states = [_part(known.state or {}, prefix) for prefix in _PREFIXES]
+        states = [part_of(known.state or {}, prefix) for prefix in PREFIXES]
         results: list[ClipResult] = []
         for i, plan in enumerate(self.plans):
             result, states[i] = run(plan, grads(), put, replace(known, state=states[i], carry=None))
             results.append(result)
             if result.skipped:
-                return result, _joined(states)
-        return _from_end_to_end(before or results[0], results), _joined(states)
+                return result, joined(states)
+        return _from_end_to_end(before or results[0], results), joined(states)
 
     @cached_property
     def _alike(self) -> bool:
@@ -151,10 +151,12 @@ def _from_end_to_end(before: ClipResult, results: list[ClipResult]) -> ClipResul
     )
 
 
-def _part(state: State, prefix: str) -> State:
+def part_of(state: State, prefix: str) -> State:
+    """Return one stage's arrays, under their own names, of a chain's state."""
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
-def _joined(states: list[State]) -> State:
-    pairs = zip(_PREFIXES, states, strict=True)
+def joined(states: Sequence[State]) -> State:
+    """Return a chain's state from those of its stages, under the names that are saved."""
+    pairs = zip(PREFIXES, states, strict=True)
     return {prefix + key: value for prefix, state in pairs for key, value in state.items()}

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from gradclip.backends import kernel, torch_ops, torch_triton
+from gradclip.backends.kernel import Table
 from gradclip.backends.torch_eager import combine
 from gradclip.backends.torch_norms import joined, norms_of
 
-__all__ = ["for_kernels", "overflowing", "refuse_nonfinite", "returned_dtype", "total_of"]
+__all__ = ["for_kernels", "refuse_nonfinite", "returned_dtype", "total_of", "total_of_table"]
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 """What the kernels of a GPU take."""
@@ -33,8 +34,7 @@ def _measured(grads: list[Tensor], p: float, foreach: bool | None) -> tuple[Tens
     special = p <= 0 or torch.compiler.is_compiling()
     table = kernel.describe(grads) if not special and kernel.takes(p) else None
     if table is not None and not table.left_out:
-        dtype = torch.float64 if table.has_float64 else torch.float32
-        return overflowing(joined(table.norms(p), p), p, dtype), dtype
+        return total_of_table(table, p)
     dtype = returned_dtype(grads)
     if kernel.takes(p) and for_kernels(grads):
         return combine(torch_ops.norms(grads, p), p, None, 1).reshape(()), dtype
@@ -43,15 +43,21 @@ def _measured(grads: list[Tensor], p: float, foreach: bool | None) -> tuple[Tens
         return torch.nn.utils.get_total_norm(grads, p, error_if_nonfinite=False, foreach=foreach), dtype
     norms = norms_of(grads, p, grads[0].device)
     if norms.device.type == "cpu":
-        return overflowing(joined(norms.tolist(), p), p, dtype), dtype
+        return _overflowing(joined(norms.tolist(), p), p, dtype), dtype
     total = combine(norms, p, None, 1).reshape(())
     if dtype == norms.dtype == torch.float64 and p != torch.inf:
         total = torch.where(total.pow(p).isinf(), total.new_tensor(torch.inf), total)
     return total, dtype
 
 
-def overflowing(total: float, p: float, dtype: torch.dtype) -> float:
-    """Return Inf where torch's float64 powers overflow, as torch does; float32 norms are carried in float64 and do not."""
+def total_of_table(table: Table, p: float) -> tuple[float, torch.dtype]:
+    """Return the norm of plain gradients on the CPU, and the dtype to return it in."""
+    dtype = torch.float64 if table.has_float64 else torch.float32
+    return _overflowing(joined(table.norms(p), p), p, dtype), dtype
+
+
+def _overflowing(total: float, p: float, dtype: torch.dtype) -> float:
+    """Inf where torch's float64 powers overflow, as torch does; float32 norms are carried in float64 and do not."""
     if dtype == torch.float64 and p != math.inf:
         try:
             total**p

@@ -15,6 +15,7 @@ from gradclip.result import ClipResult
 from gradclip.torch.deciding import State
 from gradclip.torch.in_backward.one_by_one import Alone, OneByOne, Rates, Results, clip_one, measuring, one_tensor, stands_alone
 from gradclip.torch.plan import Plan
+from gradclip.torch.stages import PREFIXES, joined, part_of
 
 __all__ = ["InTurn"]
 
@@ -71,11 +72,11 @@ class InTurn(OneByOne):
 
     def start(self) -> State:
         """See :class:`OneByOne`."""
-        return _joined(self._first.start(), self._second.start())
+        return joined((self._first.start(), self._second.start()))
 
     def state(self) -> State:
         """See :class:`OneByOne`."""
-        return _joined(self._first.state(), self._second.state())
+        return joined((self._first.state(), self._second.state()))
 
     def extra(self) -> State:
         """See :class:`OneByOne`."""
@@ -83,14 +84,5 @@ class InTurn(OneByOne):
 
     def load(self, state: Mapping[str, Tensor], saved: Mapping[str, Any]) -> None:
         """See :class:`OneByOne`."""
-        self._first.load(_part(state, "first."), saved)
-        self._second.load(_part(state, "second."), saved)
-
-
-def _joined(first: State, second: State) -> State:
-    """The names that a ``Clipper`` gives the arrays of a chain."""
-    return {**{"first." + key: value for key, value in first.items()}, **{"second." + k: v for k, v in second.items()}}
-
-
-def _part(state: Mapping[str, Tensor], prefix: str) -> State:
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        for stage, prefix in zip((self._first, self._second), PREFIXES, strict=True):
+            stage.load(part_of(state, prefix), saved)

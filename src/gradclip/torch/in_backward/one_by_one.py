@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from gradclip.backends.torch_payload import Payload
 from gradclip.clipping import Clipping
 from gradclip.nonfinite import Nonfinite
 from gradclip.rescales import Hard
@@ -23,7 +24,18 @@ from gradclip.torch.pipeline import run
 from gradclip.torch.plan import Plan
 from gradclip.torch.targets import Target
 
-__all__ = ["Alone", "OneByOne", "Rates", "Results", "clip_one", "measuring", "one_tensor", "stands_alone", "start_of"]
+__all__ = [
+    "Alone",
+    "OneByOne",
+    "Rates",
+    "Results",
+    "clip_one",
+    "measuring",
+    "one_tensor",
+    "stand_ins",
+    "stands_alone",
+    "start_of",
+]
 
 Results: TypeAlias = Mapping[int, ClipResult]
 """What was done to the gradients that appeared in a step, by the parameter's place."""
@@ -161,6 +173,12 @@ def _scope_of_one(clipping: Clipping) -> Scope:
 def one_tensor(plan: Plan, i: int, clipping: Clipping) -> Plan:
     """Lay a method out over parameter i alone."""
     return Plan(clipping, Target((plan.target.parameters[i],), (plan.target.entries[i],)))
+
+
+def stand_ins(plan: Plan, present: Sequence[bool]) -> list[Payload]:
+    """Return parameters in place of their gradients, which may be gone: the same shapes on the same devices."""
+    pairs = zip(plan.target.parameters, present, strict=True)
+    return [Payload(p.detach() if there else None, p.shape) for p, there in pairs]
 
 
 def clip_one(

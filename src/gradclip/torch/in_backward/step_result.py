@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradclip.backends.torch_payload import Payload
 from gradclip.result import ClipResult
-from gradclip.torch.in_backward.one_by_one import OneByOne, Results
+from gradclip.torch.in_backward.one_by_one import OneByOne, Results, stand_ins
 from gradclip.torch.plan import Plan
 
 __all__ = ["cells_of_all", "dropped", "joined"]
@@ -21,7 +20,8 @@ def joined(plan: Plan, way: OneByOne, results: Results, number: int) -> ClipResu
     before = cells_of_all(plan, {i: result._cells for i, result in results.items()})
     after = cells_of_all(plan, {i: result._cells_after for i, result in results.items()})
     limits, factors = way.end_step(results, before, after, number)
-    sizes = plan.sizes(_stand_ins(plan, results)) if plan.clipping.norm.mean else None
+    present = [i in results for i in range(len(plan.target.parameters))]
+    sizes = plan.sizes(stand_ins(plan, present)) if plan.clipping.norm.mean else None
     return ClipResult(
         plan.target.names,
         limits,
@@ -49,11 +49,6 @@ def cells_of_all(plan: Plan, cells: Mapping[int, Tensor]) -> Tensor:
     like = next(iter(cells.values()))
     counts = [1] * len(plan.partition.cells) if plan.partition.views is None else plan.partition.cells
     return torch.cat([cells[i].to(like) if i in cells else like.new_zeros(count) for i, count in enumerate(counts)])
-
-
-def _stand_ins(plan: Plan, results: Results) -> list[Payload]:
-    """Parameters in place of the gradients that appeared: only their sizes are asked for."""
-    return [Payload(p.detach() if i in results else None, p.shape) for i, p in enumerate(plan.target.parameters)]
 
 
 def _any(flags: list[Any], device: torch.device) -> Tensor | bool:

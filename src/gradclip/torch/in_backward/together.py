@@ -23,7 +23,7 @@ from gradclip.scopes import PerTensor
 from gradclip.thresholds import Context, Threshold
 from gradclip.thresholds import State as RuleState
 from gradclip.torch.deciding import Decision, Known, State, Step, decide
-from gradclip.torch.in_backward.one_by_one import OneByOne, Rates, Results, clip_one, one_tensor, start_of
+from gradclip.torch.in_backward.one_by_one import OneByOne, Rates, Results, clip_one, one_tensor, stand_ins, start_of
 from gradclip.torch.plan import Plan
 
 __all__ = ["Together"]
@@ -130,8 +130,8 @@ class Together(OneByOne):
         known = Known(parameters, lrs, self._history, number)
         if self._weights is None and self._plan.clipping.threshold.needs_weights:  # before the first of them is stepped
             self._weights = Step(self._plan, self._everything, known).measure()
-        stand_ins = self._everything if present is None else self._stand_ins(present)
-        return decide(_Measured(self._plan, stand_ins, known, cells, self._weights))
+        gradients = self._everything if present is None else stand_ins(self._plan, present)
+        return decide(_Measured(self._plan, gradients, known, cells, self._weights))
 
     @cached_property
     def _presence_counts(self) -> bool:
@@ -141,12 +141,7 @@ class Together(OneByOne):
 
     @cached_property
     def _everything(self) -> list[Payload]:
-        return self._stand_ins([True] * len(self._plans))
-
-    def _stand_ins(self, present: Sequence[bool]) -> list[Payload]:
-        """Parameters in place of their gradients: the same shapes on the same devices."""
-        pairs = zip(self._plan.target.parameters, present, strict=True)
-        return [Payload(p.detach() if there else None, p.shape) for p, there in pairs]
+        return stand_ins(self._plan, [True] * len(self._plans))
 
     def _share(self, i: int) -> Clipping:
         """The method for tensor i alone that brings it to its share of what is left of its block."""
