@@ -133,7 +133,7 @@ class Clipper:
         """
         counters, history = unpack(str(self.clipping), self._stages.init(), state)
         self.step, self._skipped, self._in_a_row = counters
-        self._late = None
+        self._late, self._overdue = None, ()
         device = next((p.device for p in self.parameters), torch.device("cpu"))
         self._history = {key: value.to(device, copy=True) for key, value in history.items()}
 
