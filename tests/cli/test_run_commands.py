@@ -19,7 +19,7 @@ from gradclip.cli import app
 from gradclip.cli.tables import plain
 from gradclip.record import RunWriter, StepRow
 from tests.record.test_damage import make
-from tests.report.runs import recorded
+from tests.analysis.runs import recorded
 
 COMMANDS = ("report", "suggest", "top", "export", "compare")
 

@@ -36,8 +36,8 @@ def _page(page: Path, run: Path) -> Path:
 
 
 def _write(run: Run, path: Path) -> None:
+    from gradclip.analysis.gathered import gather
     from gradclip.cli.tables import plain
-    from gradclip.report.gathered import gather
     from gradclip.report.page import write
     from gradclip.report.run_page import run_page
 
@@ -46,8 +46,8 @@ def _write(run: Run, path: Path) -> None:
 
 
 def _print(run: Run) -> None:
+    from gradclip.analysis.gathered import gather
     from gradclip.cli.tables import told
-    from gradclip.report.gathered import gather
     from gradclip.report.run_text import MOST_LAYERS, run_text
 
     told(run_text(gather(run, MOST_LAYERS)))

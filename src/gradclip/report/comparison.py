@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gradclip.analysis.words import number, percent
 from gradclip.record import Run, Steps
 from gradclip.report.charts import COLOURS, Chart, curves
 from gradclip.report.page import Page
 from gradclip.report.table import Table
 from gradclip.report.timeline import LONG, SMOOTH, mean_of, thinned_line
-from gradclip.report.words import number, percent
 
 __all__ = ["Compared", "compare_page", "compare_table", "compared", "verdict"]
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gradclip.analysis.gathered import Layers
+from gradclip.analysis.grouping import common_prefix
+from gradclip.analysis.words import number, plural, short
 from gradclip.record import thin_matrix
 from gradclip.report.charts import Chart, text
-from gradclip.report.gathered import Layers
-from gradclip.report.grouping import common_prefix
 from gradclip.report.layer_table import layer_table
-from gradclip.report.words import number, plural, short
 
 __all__ = ["SCALE", "heatmap"]
 

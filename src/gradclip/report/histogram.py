@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradclip.report.candidates import Candidate, candidates, finite_norms
+from gradclip.analysis.candidates import Candidate, candidates, finite_norms
+from gradclip.analysis.words import number, percent, plural
 from gradclip.report.charts import COLOURS, MUTED, Chart, log_scale
 from gradclip.report.table import Table
-from gradclip.report.words import number, percent, plural
 
 __all__ = ["candidate_table", "histogram"]
 

@@ -7,9 +7,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from gradclip.report.gathered import Layers
+from gradclip.analysis.gathered import Layers
+from gradclip.analysis.words import number
 from gradclip.report.table import Table
-from gradclip.report.words import number
 
 __all__ = ["layer_table"]
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from gradclip.analysis.words import number, percent, plural, short
 from gradclip.record import Run
 from gradclip.report.sparkline import sparkline
 from gradclip.report.table import Table
-from gradclip.report.words import number, percent, plural, short
 
 __all__ = ["Follower", "frame"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from gradclip.analysis.words import percent
 from gradclip.record import Event
 from gradclip.report.table import Table
-from gradclip.report.words import percent
 
 __all__ = ["order_table", "spelled"]
 

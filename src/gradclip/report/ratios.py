@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gradclip.analysis.gathered import Layers
+from gradclip.analysis.words import number
 from gradclip.report.charts import MUTED, Chart, Line, curves
-from gradclip.report.gathered import Layers
 from gradclip.report.table import Table
 from gradclip.report.timeline import thinned_line
-from gradclip.report.words import number
 
 __all__ = ["GUIDE", "middle_ratios", "ratios"]
 

@@ -7,18 +7,19 @@ from collections.abc import Iterator
 import numpy as np
 
 from gradclip import __version__
+from gradclip.analysis.gathered import Gathered, Optimizer
+from gradclip.analysis.suggestion import suggestion_of
+from gradclip.analysis.verdict import verdict
+from gradclip.analysis.words import moment, number, percent
 from gradclip.report import timeline
 from gradclip.report.charts import Chart
-from gradclip.report.gathered import Gathered, Optimizer
+from gradclip.report.choices import choice_table
 from gradclip.report.heatmap import heatmap
 from gradclip.report.histogram import candidate_table, histogram
 from gradclip.report.order import order_table
 from gradclip.report.page import Page, Section
 from gradclip.report.ratios import ratios
-from gradclip.report.suggestion import choice_table, suggestion_of
 from gradclip.report.table import Table
-from gradclip.report.verdict import verdict
-from gradclip.report.words import moment, number, percent
 
 __all__ = ["overview", "rates_of", "run_page"]
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from gradclip.report.gathered import Gathered, Optimizer
-from gradclip.report.grouping import common_prefix
+from gradclip.analysis.gathered import Gathered, Optimizer
+from gradclip.analysis.grouping import common_prefix
+from gradclip.analysis.suggestion import suggestion_of
+from gradclip.analysis.verdict import verdict
+from gradclip.analysis.words import number, plural, short
 from gradclip.report.histogram import candidate_table
 from gradclip.report.layer_table import layer_table
 from gradclip.report.order import order_table
 from gradclip.report.ratios import middle_ratios
 from gradclip.report.run_page import rates_of
 from gradclip.report.sparkline import sparkline
-from gradclip.report.suggestion import suggestion_of
 from gradclip.report.table import Table
-from gradclip.report.verdict import verdict
-from gradclip.report.words import number, plural, short
 
 __all__ = ["MOST_LAYERS", "run_text"]
 

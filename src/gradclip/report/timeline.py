@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gradclip.analysis.gathered import Optimizer
+from gradclip.analysis.words import number, percent, plural
 from gradclip.record import thin
 from gradclip.report.charts import COLOURS, MUTED, Chart, Line, curves, text
-from gradclip.report.gathered import Optimizer
 from gradclip.report.table import Table
-from gradclip.report.words import number, percent, plural
 
 __all__ = ["loss", "mean_of", "norms", "rates", "scale", "thinned_line"]
 

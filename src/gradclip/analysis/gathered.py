@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gradclip.analysis.grouping import MOST_GROUPS, Group, groups_of
 from gradclip.record import ABSENT, Event, Run, Steps
-from gradclip.report.grouping import MOST_GROUPS, Group, groups_of
 
 __all__ = ["Gathered", "Layers", "Optimizer", "gather", "layers_of"]
 

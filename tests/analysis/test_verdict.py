@@ -6,10 +6,10 @@ import math
 
 import pytest
 
+from gradclip.analysis.verdict import verdict
 from gradclip.record import RunWriter
-from gradclip.report.verdict import verdict
 
-from .runs import read, recorded
+from tests.analysis.runs import read, recorded
 
 NAN = math.nan
 STEADY = [[3.0, 4.0]] * 20

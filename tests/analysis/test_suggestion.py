@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from gradclip import parse
-from gradclip.report.candidates import candidates, would_clip
-from gradclip.report.suggestion import suggest, suggestion_of
+from gradclip.analysis.candidates import candidates, would_clip
+from gradclip.analysis.suggestion import suggest, suggestion_of
 
-from .runs import read, recorded
+from tests.analysis.runs import read, recorded
 
 QUIET = np.random.default_rng(0).normal(1.0, 0.1, 1000)
 NAN = math.nan

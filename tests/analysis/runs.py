@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from gradclip.analysis.gathered import Gathered, gather
 from gradclip.record import ABSENT, Event, Run, RunWriter, StepRow, TensorInfo
-from gradclip.report.gathered import Gathered, gather
 
 ORDER = (Event("zero_grad"), Event("forward"), Event("backward"), Event("clip", "clip_grad_norm_"), Event("step"))
 

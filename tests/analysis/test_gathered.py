@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
+from gradclip.analysis.grouping import groups_of
 from gradclip.record import ABSENT, RunWriter
-from gradclip.report import gathered
-from gradclip.report.grouping import groups_of
+from gradclip.analysis import gathered
 
-from .runs import read, recorded
+from tests.analysis.runs import read, recorded
 
 NAN, INF = math.nan, math.inf
 

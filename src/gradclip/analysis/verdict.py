@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gradclip.report.candidates import finite_norms
-from gradclip.report.gathered import Gathered, Optimizer
-from gradclip.report.words import number, percent, plural
+from gradclip.analysis.candidates import finite_norms
+from gradclip.analysis.gathered import Gathered, Optimizer
+from gradclip.analysis.words import number, percent, plural
 
 __all__ = ["ENDINGS", "verdict"]
 

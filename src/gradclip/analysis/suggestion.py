@@ -21,12 +21,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gradclip.report.candidates import finite_norms, last_half, would_clip
-from gradclip.report.gathered import Layers, Optimizer
-from gradclip.report.table import Table
-from gradclip.report.words import number, percent, plural
+from gradclip.analysis.candidates import finite_norms, last_half, would_clip
+from gradclip.analysis.gathered import Layers, Optimizer
+from gradclip.analysis.words import number, percent, plural
 
-__all__ = ["Choice", "Suggestion", "choice_table", "suggest", "suggestion_of"]
+__all__ = ["Choice", "Suggestion", "suggest", "suggestion_of"]
 
 ENOUGH = 100
 """With fewer steps a high percentile is one step or two."""
@@ -105,12 +104,6 @@ def suggestion_of(optimizer: Optimizer) -> Suggestion:
     """Suggest a recipe for one optimizer of a run."""
     bad, clipped = int(optimizer.bad.sum()), bool(optimizer.steps.clipped.any())
     return suggest(optimizer.norms, optimizer.layers, bad=bad, clipped=clipped)
-
-
-def choice_table(suggestion: Suggestion) -> Table:
-    """List the recipes that fit, the recommended one first."""
-    rows = [(f"--clip {choice.recipe}", choice.share, choice.why) for choice in suggestion.choices]
-    return Table("Recipes that fit, the suggested one first", ("recipe", "would clip", "why"), rows, notes=suggestion.notes)
 
 
 def _global(recent: Floats, threshold: float, why: str) -> Choice | None:
