@@ -1,0 +1,1 @@
+"""Norms or losses that grow out of bounds, and NaN."""

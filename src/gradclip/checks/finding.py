@@ -1,0 +1,93 @@
+"""What a check says: the fault in a sentence, what was measured, where, and the fix as code."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from gradclip.analysis.words import number
+
+if TYPE_CHECKING:
+    from gradclip.checks.registry import Check
+
+__all__ = ["Confidence", "Evidence", "Finding", "Severity", "Symptom"]
+
+Severity = Literal["error", "warning", "note"]
+"""``error``: the run is lost, or does not do what its code says. ``warning``: it very likely suffers. ``note``: worth knowing."""
+
+Confidence = Literal["certain", "likely", "possible"]
+"""``certain`` follows from the order of calls or from a NaN; the others from numbers that a healthy run rarely shows."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One measured number, and the one it was held against."""
+
+    what: str
+    """What was measured, with its unit where it has one: ``gradient norm``."""
+    value: float
+    limit: float | None = None
+    """The number that the value passed; None where none was needed."""
+    step: int | None = None
+    tensor: str = ""
+
+    def __str__(self) -> str:
+        """Return it in words.
+
+        >>> print(Evidence("gradient norm", 81.0, 5.0, step=12, tensor="rnn.weight"))
+        gradient norm 81 (limit 5) at step 12 in rnn.weight
+        """
+        limit = "" if self.limit is None else f" (limit {number(self.limit)})"
+        at = "" if self.step is None else f" at step {self.step:,}"
+        return f"{self.what} {number(self.value)}{limit}{at}{f' in {self.tensor}' if self.tensor else ''}"
+
+
+@dataclass(frozen=True)
+class Symptom:
+    """What a check has found in one optimizer's part of a run."""
+
+    severity: Severity
+    sentence: str
+    """The fault in one plain sentence with its most telling number; names the fault, not the remedy."""
+    evidence: tuple[Evidence, ...]
+    fix: str
+    """Code or a command that mends it, ready to be copied."""
+    confidence: Confidence = "likely"
+    where: str = ""
+    """The place in the script, ``train.py:31``, where it is known."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A symptom, and the check that found it."""
+
+    check: Check
+    optimizer: int
+    symptom: Symptom
+
+    @property
+    def name(self) -> str:
+        """The fault's name, ``clip-after-step``."""
+        return self.check.name
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON knows it; what is no finite number becomes its name."""
+        symptom = self.symptom
+        return {
+            "name": self.name,
+            "family": self.check.family,
+            "optimizer": self.optimizer,
+            "severity": symptom.severity,
+            "confidence": symptom.confidence,
+            "sentence": symptom.sentence,
+            "where": symptom.where,
+            "evidence": [_evidence(evidence) for evidence in symptom.evidence],
+            "fix": symptom.fix,
+        }
+
+
+def _evidence(evidence: Evidence) -> dict[str, Any]:
+    numbers = {"value": evidence.value, "limit": evidence.limit}
+    finite = {name: value if value is None or math.isfinite(value) else number(value) for name, value in numbers.items()}
+    return {"what": evidence.what, **finite, "step": evidence.step, "tensor": evidence.tensor}

@@ -1,0 +1,30 @@
+"""What happened again and again is no accident: in how many of the steps a thing is so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from gradclip.analysis.orders import Order
+from gradclip.checks.finding import Evidence
+
+__all__ = ["HALF", "repeated"]
+
+HALF: Final = 0.5
+"""Of the steps; what is written wrongly in a loop shows at nearly all of them, what a script does once in a while does not."""
+FEWEST: Final = 2
+
+
+def repeated(what: str, orders: Sequence[Order], told: Callable[[Order], bool], share: float = HALF) -> Evidence | None:
+    """Return the share of steps at which something is so, with the first of them; None where it is too rare to be a habit.
+
+    Args:
+        what: is so, in words: ``share of steps clipped twice``.
+        orders: the steps of an optimizer.
+        told: whether it is so at a step.
+        share: the least share.
+    """
+    steps = [order.step for order in orders if told(order)]
+    if len(steps) < max(FEWEST, share * len(orders)):
+        return None
+    return Evidence(what, len(steps) / len(orders), share, steps[0])

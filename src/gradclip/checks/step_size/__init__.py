@@ -1,0 +1,1 @@
+"""Steps too long or too short for the weights."""

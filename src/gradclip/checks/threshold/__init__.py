@@ -1,0 +1,1 @@
+"""A clipping threshold that does not fit the norms."""

@@ -1,0 +1,1 @@
+"""Layers that learn nothing because no gradient reaches them."""

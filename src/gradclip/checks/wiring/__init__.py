@@ -1,0 +1,1 @@
+"""Calls in the wrong order, or on the wrong tensors; each follows exactly from what the script called."""
