@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Confidence", "Evidence", "Finding", "Severity", "Symptom"]
 
 Severity = Literal["error", "warning", "note"]
-"""``error``: the run is lost, or does not do what its code says. ``warning``: it very likely suffers. ``note``: worth knowing."""
+"""``error``: the run is lost, or does not do what its code says. ``warning``: it suffers, very likely. ``note``: know it."""
 
 Confidence = Literal["certain", "likely", "possible"]
 """``certain`` follows from the order of calls or from a NaN; the others from numbers that a healthy run rarely shows."""

@@ -24,11 +24,11 @@ class Manual:
 
     @classmethod
     def parse(cls, name: str, docstring: str) -> Self:
-        """Read a page: a first line that says what the fault is, then ``Section:`` lines with indented text under them.
+        r"""Read a page: a first line that says what the fault is, then ``Section:`` lines with indented text under them.
 
-        >>> page = Manual.parse("x", "A fault.\\n\\nWrong:\\n    step()\\n    clip()\\n")
+        >>> page = Manual.parse("x", "A fault.\n\nWrong:\n    step()\n    clip()\n")
         >>> page.what, page.sections["Wrong"]
-        ('A fault.', 'step()\\nclip()')
+        ('A fault.', 'step()\nclip()')
         """
         what, _, rest = inspect.cleandoc(docstring).partition("\n\n")
         parts = re.split(r"^(\S[^\n]*):\n", rest, flags=re.MULTILINE)

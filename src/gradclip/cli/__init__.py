@@ -6,11 +6,14 @@ from typing import Annotated
 
 import typer
 
+from gradclip.cli.check import check
 from gradclip.cli.compare import compare
 from gradclip.cli.export import export
+from gradclip.cli.findings import findings
 from gradclip.cli.lab import lab
 from gradclip.cli.list_runs import list_
 from gradclip.cli.recipes import recipes
+from gradclip.cli.replay import replay
 from gradclip.cli.report import report
 from gradclip.cli.run import RunCommand, run
 from gradclip.cli.suggest import suggest
@@ -27,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (recipes, lab, report, suggest, compare, top, export):
+for command in (recipes, lab, check, findings, report, suggest, replay, compare, top, export):
     app.command()(command)
 app.command("list")(list_)
 app.command(cls=RunCommand, context_settings={"allow_interspersed_args": False})(run)

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gradclip.cli.terminal import console
+from gradclip.cli.terminal import console, fail
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from gradclip.recipes import Recipe
 
-__all__ = ["markdown", "recipes"]
+__all__ = ["markdown", "recipes", "spelled"]
 
 _WIDE = 130
 
@@ -68,3 +68,13 @@ def _stacked(recipe: Recipe) -> RenderableType:
 
     arguments, formula, summary, source = _cells(recipe)
     return Group(summary, formula, arguments, source)
+
+
+def spelled(clip: str) -> str:
+    """Read a ``--clip`` before anything runs; one that is none is refused in a sentence."""
+    from gradclip import parse
+
+    try:
+        return str(parse(clip))
+    except ValueError as error:
+        fail(f"--clip: {error}")

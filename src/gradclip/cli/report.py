@@ -37,17 +37,22 @@ def _page(page: Path, run: Path) -> Path:
 
 def _write(run: Run, path: Path) -> None:
     from gradclip.analysis.gathered import gather
+    from gradclip.checks import check
     from gradclip.cli.tables import plain
     from gradclip.report.page import write
     from gradclip.report.run_page import run_page
 
-    page = run_page(gather(run))
+    gathered = gather(run)
+    page = run_page(gathered, check(gathered))
     console().print(f"{plain(page.verdict)}\n\nPage: {write(page, path)}", soft_wrap=True, markup=False)
 
 
 def _print(run: Run) -> None:
     from gradclip.analysis.gathered import gather
+    from gradclip.checks import check
     from gradclip.cli.tables import told
     from gradclip.report.run_text import MOST_LAYERS, run_text
 
-    told(run_text(gather(run, MOST_LAYERS)))
+    with run.snapshot():
+        findings = check(gather(run))
+        told(run_text(gather(run, MOST_LAYERS), findings))

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperCommand
 
+from gradclip.cli.recipes import spelled
 from gradclip.cli.terminal import fail
 
 __all__ = ["RunCommand", "run"]
@@ -41,7 +42,7 @@ def run(
     from gradclip.watch.launch import Settings, command, environment
 
     if clip is not None:
-        clip = _spelled(clip)
+        clip = spelled(clip)
     words = ["-m", module, *(arguments or [])] if module else list(arguments or [])
     if not words:
         fail("name a script: gradclip run train.py")
@@ -49,16 +50,6 @@ def run(
         fail("python -E, -I and -S leave nothing for gradclip to start with: run it without them")
     settings = Settings(module or words[0], clip, every, os.path.abspath(out), report, status)
     _become(command(words), environment(settings))
-
-
-def _spelled(clip: str) -> str:
-    """Check the recipe before anything runs."""
-    from gradclip import parse
-
-    try:
-        return str(parse(clip))
-    except ValueError as error:
-        fail(f"--clip: {error}")
 
 
 def _become(words: list[str], environment: dict[str, str]) -> None:

@@ -1,8 +1,8 @@
-"""The page's tables, in the terminal."""
+"""The page's tables and notices, in the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from rich import box
 from rich.console import Group
@@ -10,9 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from gradclip.cli.terminal import console
+from gradclip.report.notice import Notice
 from gradclip.report.table import Table as PageTable
 
 __all__ = ["grouped", "plain", "printed", "told"]
+
+STYLES = {"error": "bold red", "warning": "bold yellow"}
 
 
 def printed(table: PageTable) -> Group:
@@ -27,22 +30,31 @@ def printed(table: PageTable) -> Group:
     return Group(drawn, *(Text(plain(note)) for note in table.notes))
 
 
-def told(parts: Iterable[str | PageTable]) -> None:
+def told(parts: Iterable[str | PageTable | Notice]) -> None:
     """Print sentences and tables, one after the other; names from outside are text, never markup or control codes."""
     console().print(grouped(parts))
 
 
-def grouped(parts: Iterable[str | PageTable]) -> Group:
-    """Lay out sentences and tables, the first in bold."""
+def grouped(parts: Iterable[str | PageTable | Notice]) -> Group:
+    """Lay out sentences, tables and notices, the first in bold."""
     shown: list[Text | Group] = []
     for place, part in enumerate(parts):
         if place:
             shown.append(Text())
         if isinstance(part, str):
             shown.append(Text(plain(part), style="" if place else "bold"))
+        elif isinstance(part, Notice):
+            shown.append(Text("\n").join(_noticed(part)))
         else:
             shown += [Text(plain(part.caption), style="dim"), printed(part)]
     return Group(*shown)
+
+
+def _noticed(notice: Notice) -> Iterator[Text]:
+    yield Text.assemble((plain(notice.title), STYLES.get(notice.level, "bold")), (f"  {plain(notice.about)}", "dim"))
+    yield Text(plain(notice.sentence))
+    yield from (Text(f"  {plain(fact)}", style="dim") for fact in notice.facts)
+    yield from (Text(f"    {plain(line)}", style="green") for line in notice.code.splitlines())
 
 
 def plain(words: str, kept: str = "\n") -> str:

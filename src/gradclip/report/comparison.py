@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gradclip.analysis.losses import late_loss
 from gradclip.analysis.words import number, percent
 from gradclip.record import Run, Steps
 from gradclip.report.charts import COLOURS, Chart, curves
@@ -37,8 +38,7 @@ class Compared:
     @property
     def late_loss(self) -> float:
         """The mean loss of the last tenth of the steps; not finite where one of them is not."""
-        tenth = self.losses[-max(1, len(self.losses) // 10) :]
-        return float(tenth.mean()) if len(tenth) else math.nan
+        return late_loss(self.steps)
 
     @property
     def seconds(self) -> float:

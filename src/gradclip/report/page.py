@@ -11,6 +11,7 @@ from pathlib import Path
 from string import Template
 
 from gradclip.report.charts import Chart, Line
+from gradclip.report.notice import Notice
 from gradclip.report.table import Table
 
 __all__ = ["Page", "Section", "Table", "render", "write"]
@@ -38,6 +39,8 @@ class Page:
     """How to make this page again: the command, the seed, the versions."""
     sections: Sequence[Section] = ()
     """What comes after these, part by part."""
+    notices: Sequence[Notice] = ()
+    """What a reader must know before all else; right under the verdict."""
 
 
 def write(page: Page, path: Path) -> Path:
@@ -56,6 +59,7 @@ def render(page: Page) -> str:
         title=_text(page.title),
         verdict=_text(page.verdict),
         about=f'<p class="about">{_text(page.about)}</p>' if page.about else "",
+        notices="\n".join(map(_notice, page.notices)),
         tables="\n".join(map(_table, page.tables)),
         charts=_parts(page.charts, "chart", 2),
         sections="\n".join(_section(i, section) for i, section in enumerate(page.sections)),
@@ -77,6 +81,15 @@ def _text(words: str) -> str:
 def _json(value: object) -> str:
     """JSON that may stand inside a script element: no ``<`` can end it or open a comment."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _notice(notice: Notice) -> str:
+    facts = "".join(f"<li>{_text(fact)}</li>" for fact in notice.facts)
+    code = f'<pre tabindex="0"><code>{_text(notice.code)}</code></pre>' if notice.code else ""
+    return (
+        f'<section class="notice {_text(notice.level)}"><h2>{_text(notice.title)}</h2><p class="kind">{_text(notice.about)}</p>'
+        f"<p>{_text(notice.sentence)}</p>{f'<ul>{facts}</ul>' if facts else ''}{code}</section>"
+    )
 
 
 def _table(table: Table) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -11,11 +11,13 @@ from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.suggestion import suggestion_of
 from gradclip.analysis.verdict import verdict
 from gradclip.analysis.words import moment, number, percent
+from gradclip.checks.finding import Finding
 from gradclip.report import timeline
 from gradclip.report.charts import Chart
 from gradclip.report.choices import choice_table
 from gradclip.report.heatmap import heatmap
 from gradclip.report.histogram import candidate_table, histogram
+from gradclip.report.notice import leading, others
 from gradclip.report.order import order_table
 from gradclip.report.page import Page, Section
 from gradclip.report.ratios import ratios
@@ -24,13 +26,22 @@ from gradclip.report.table import Table
 __all__ = ["overview", "rates_of", "run_page"]
 
 
-def run_page(run: Gathered) -> Page:
-    """Lay out a run."""
+def run_page(run: Gathered, findings: Sequence[Finding] = ()) -> Page:
+    """Lay out a run, and what is wrong with it, the gravest first."""
+    several = len(run.optimizers) > 1
+    tables = [table for table in (others(findings), overview(run)) if table is not None]
     order = order_table(run.events)
     sections = [section for optimizer in run.optimizers for section in _sections(run, optimizer)]
     if order is not None:
         sections.append(Section("Order of events", [order]))
-    return Page(run.title, verdict(run), tables=[overview(run)], facts=_facts(run), sections=sections)
+    return Page(
+        run.title,
+        verdict(run),
+        notices=leading(findings, several),
+        tables=tables,
+        facts=_facts(run),
+        sections=sections,
+    )
 
 
 def overview(run: Gathered) -> Table:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.grouping import common_prefix
 from gradclip.analysis.suggestion import suggestion_of
 from gradclip.analysis.verdict import verdict
 from gradclip.analysis.words import number, plural, short
+from gradclip.checks.finding import Finding
 from gradclip.report.histogram import candidate_table
 from gradclip.report.layer_table import layer_table
+from gradclip.report.notice import Notice, leading, others
 from gradclip.report.order import order_table
 from gradclip.report.ratios import middle_ratios
 from gradclip.report.run_page import rates_of
 from gradclip.report.sparkline import sparkline
 from gradclip.report.table import Table
 
-__all__ = ["MOST_LAYERS", "run_text"]
+__all__ = ["MOST_LAYERS", "findings_text", "run_text"]
 
 ENDS = "Ratio: update norm / weight norm, the median; 0.001 is usual. × in a trend: NaN or Inf."
 MOST_LAYERS = 16
@@ -27,19 +29,29 @@ NAME, WIDTH = 17, 10
 """Letters of a name, and of a sparkline."""
 
 
-def run_text(run: Gathered) -> Iterator[str | Table]:
+def run_text(run: Gathered, findings: Sequence[Finding] = ()) -> Iterator[str | Table | Notice]:
     """Tell what happened in a run, in sentences and tables.
 
     Args:
         run: gathered with at most ``MOST_LAYERS`` layers.
+        findings: what is wrong with it, the gravest first.
     """
     yield verdict(run)
+    yield from findings_text(findings, len(run.optimizers) > 1)
     for optimizer in run.optimizers:
         yield _heading(optimizer, len(run.optimizers) > 1)
         yield from _optimizer(optimizer)
     order = order_table(run.events)
     if order is not None:
         yield order
+
+
+def findings_text(findings: Sequence[Finding], several: bool = False) -> Iterator[Notice | Table]:
+    """Tell the gravest findings at length, and the others in a table."""
+    yield from leading(findings, several)
+    rest = others(findings)
+    if rest is not None:
+        yield rest
 
 
 def _heading(optimizer: Optimizer, several: bool) -> str:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gradclip.watch.found import found
 from gradclip.watch.launch import Settings
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Goodbye:
                 "cannot be watched from outside.",
                 *watching.problems(),
             ]
-        return [*watching.summary(ending), *self._report(watching.path)]
+        return [*watching.summary(ending), *found(_shown(watching.path)), *self._report(watching.path)]
 
     def _report(self, run: Path) -> list[str]:
         if not self._settings.report:

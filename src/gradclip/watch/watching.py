@@ -47,6 +47,7 @@ class Watching:
             "clip": settings.clip,
             "framework": f"torch {torch.__version__}",
             "every": settings.every,
+            "watched": True,
         }
         return RunWriter.create(Path(settings.folder).absolute(), meta, on_failure=_say)
 

@@ -1,12 +1,12 @@
 """Gradients are clipped after the optimizer has used them, so the clipping does nothing.
 
 Why it is bad:
-    ``optimizer.step()`` has read the unclipped gradients when the clipping runs, and ``zero_grad`` throws the clipped ones away. The
-    run is one without clipping, while its code and its logs say otherwise.
+    ``optimizer.step()`` has read the unclipped gradients when the clipping runs, and ``zero_grad`` throws the clipped ones
+    away. The run is one without clipping, while its code and its logs say otherwise.
 
 How it is told:
-    In at least half of the steps a clipping ran after the step and before the next ``backward()``, and none ran between the last
-    ``backward()`` and the step. This follows from the order of the calls, not from numbers.
+    In at least half of the steps a clipping ran after the step and before the next ``backward()``, and none ran between the
+    last ``backward()`` and the step. This follows from the order of the calls, not from numbers.
 
 Wrong:
     loss.backward()

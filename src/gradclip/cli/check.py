@@ -1,0 +1,64 @@
+"""``gradclip check``: what is wrong with a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gradclip.cli.run_files import RunPath, opened
+
+if TYPE_CHECKING:
+    from gradclip.analysis.gathered import Gathered
+    from gradclip.checks import Finding
+    from gradclip.report.notice import Notice
+    from gradclip.report.table import Table
+
+__all__ = ["check"]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print every finding as JSON.")]
+ExitZero = Annotated[bool, typer.Option("--exit-zero", help="Exit with 0 whatever was found.")]
+
+
+def check(run: RunPath = None, as_json: AsJson = False, exit_zero: ExitZero = False) -> None:
+    """Name what is wrong with a run, with evidence and the fix; exits with 1 if there is an error among it."""
+    from gradclip.analysis.gathered import gather
+    from gradclip.checks import check as look
+
+    with opened(run) as found:
+        gathered = gather(found)
+    findings = look(gathered)
+    if as_json:
+        _print_json(gathered, findings)
+    else:
+        _tell(gathered, findings)
+    if not exit_zero and any(finding.symptom.severity == "error" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _print_json(run: Gathered, findings: Sequence[Finding]) -> None:
+    import json
+
+    told = {"run": str(run.path), "status": run.status, "findings": [finding.to_json() for finding in findings]}
+    typer.echo(json.dumps(told, indent=2))
+
+
+def _tell(run: Gathered, findings: Sequence[Finding]) -> None:
+    from gradclip.cli.tables import told
+
+    told(_parts(run, findings))
+
+
+def _parts(run: Gathered, findings: Sequence[Finding]) -> Iterator[str | Table | Notice]:
+    from gradclip.analysis.words import plural
+    from gradclip.checks import CHECKS
+    from gradclip.report.run_text import findings_text
+
+    steps = plural(run.length, "step")
+    if not findings:
+        yield f"{run.title}: nothing found wrong in {steps} ({len(CHECKS)} checks)."
+        return
+    yield f"{run.title}: {plural(len(findings), 'finding')} in {steps}."
+    yield from findings_text(findings, len(run.optimizers) > 1)
+    yield f"What each means: gradclip findings {findings[0].name}"

@@ -1,0 +1,74 @@
+"""``gradclip replay``: the same script again with another clipping, beside one that is left as it was."""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gradclip.cli.recipes import spelled
+from gradclip.cli.run_files import RunPath, opened
+from gradclip.cli.terminal import console, fail
+
+if TYPE_CHECKING:
+    from gradclip.record import Run
+
+__all__ = ["replay"]
+
+Clip = Annotated[str, typer.Option(metavar="RECIPE", help="What to clip with.")]
+Out = Annotated[Path | None, typer.Option(help="A folder for the new runs.", show_default="beside the run")]
+
+
+def replay(run: RunPath = None, clip: Clip = "auto", out: Out = None) -> None:
+    """Run a recorded script again, once unchanged and once with another clipping, and say whether that helps."""
+    from gradclip.watch.again import RerunError, command_of, run_again
+
+    recipe = spelled(clip)
+    with opened(run) as found:
+        folder = _folder(found, out)
+        try:
+            command = command_of(found.meta)
+            _announce(command, str(found.meta["cwd"]), folder)
+            control = run_again(found.meta, folder / "unchanged", found.meta.get("clip"))
+            changed = run_again(found.meta, folder / "changed", recipe)
+        except RerunError as error:
+            fail(str(error))
+        _tell(found, control, changed, recipe)
+
+
+def _folder(run: Run, out: Path | None) -> Path:
+    """A folder that is not there yet, so that no run of before is taken for a new one."""
+    wanted = out or run.path.with_suffix(".replay")
+    numbered = (wanted.with_name(f"{wanted.name}-{number}") for number in range(2, 10_000))
+    return next(folder for folder in (wanted, *numbered) if not folder.exists())
+
+
+def _announce(command: list[str], cwd: str, folder: Path) -> None:
+    console().print(
+        f"Running twice in {cwd}, which may take twice as long as before: {shlex.join(command)}\nRuns go to {folder}\n",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def _tell(recorded: Run, control: Path, changed: Path, recipe: str) -> None:
+    from gradclip.analysis.gathered import gather
+    from gradclip.analysis.proof import prove
+    from gradclip.checks import check
+    from gradclip.cli.tables import told
+    from gradclip.record import Run
+    from gradclip.report.comparison import compare_table, compared
+
+    with ExitStack() as stack:
+        runs = [recorded, *(stack.enter_context(Run.open(path)) for path in (control, changed))]
+        proof = prove(recipe, *(run.steps(0) for run in runs))
+        names = ("recorded before", "again, unchanged", f"again, {recipe}")
+        rows = [replace(one, name=name, clip="") for name, run in zip(names, runs, strict=True) for one in compared([run])]
+        before, after = ({finding.name for finding in check(gather(run))} for run in runs[1:])
+    changes = [f"Gone with it: {', '.join(sorted(before - after))}."] if before - after else []
+    changes += [f"New with it: {', '.join(sorted(after - before))}."] if after - before else []
+    told([proof.sentence, "\n".join([*proof.notes, *changes]), compare_table(rows)])

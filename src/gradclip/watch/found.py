@@ -1,0 +1,43 @@
+"""What the checks say of a run that has just ended, in a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gradclip.checks.checking import LEADING
+
+if TYPE_CHECKING:
+    from gradclip.checks import Finding
+
+__all__ = ["found"]
+
+
+def found(path: str) -> list[str]:
+    """Check a run file, and return the gravest findings, a line each; whatever goes wrong here is a line, too."""
+    try:
+        return _told(path)
+    except Exception as error:  # the summary must be said, whatever is wrong with the file
+        return [f"checks  could not look at the run: {error}"]
+
+
+def _told(path: str) -> list[str]:
+    from gradclip.analysis.gathered import gather
+    from gradclip.checks import CHECKS, check
+    from gradclip.record import Run
+
+    with Run.open(path) as run:
+        findings = check(gather(run))
+    if not findings:
+        return [f"checks  nothing found wrong ({len(CHECKS)} checks)"]
+    return [*map(_line, findings[:LEADING]), *_more(findings, path)]
+
+
+def _line(finding: Finding) -> str:
+    where = f" ({finding.symptom.where})" if finding.symptom.where else ""
+    return f"found   {finding.name}: {finding.symptom.sentence}{where}"
+
+
+def _more(findings: Sequence[Finding], path: str) -> list[str]:
+    rest = len(findings) - LEADING
+    return [f"found   {rest} more: gradclip check {path}"] if rest > 0 else []
