@@ -62,18 +62,13 @@ def recorded(job: Job, folder: Path) -> Iterator[Watcher]:
     """Record into a run file; what waits at the end of a block is written to it within the block's time."""
     with record(job.model, job.optimizer, out=folder) as recording:
         yield Watcher(
-            settle=lambda: _hand_over(recording),
+            settle=recording.flush,
             check=lambda exact: norm_error(_last_norms(recording), exact, LOOSE / 100),
         )
 
 
-def _hand_over(recording: Recording) -> None:
-    recording._session.recorder.flush()
-    recording._writer.flush()
-
-
 def _last_norms(recording: Recording) -> dict[str, float]:
-    _hand_over(recording)
+    recording.flush()
     with Run.open(recording.path) as run:
         names = [tensor.name for tensor in run.tensors_of(0)]
         return dict(zip(names, run.tensor_matrix("norm", 0).matrix[-1].tolist(), strict=True))

@@ -26,7 +26,6 @@ class Warmup(Threshold):
     steps: int
     after: int = 0
     uniform: ClassVar[bool] = True
-    blind: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "start", positive(self.start, "the first threshold"))

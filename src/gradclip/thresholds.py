@@ -41,12 +41,15 @@ class Threshold(ABC):
     """The rule reads ``context.lr``, so it needs the optimizer."""
     stateful: ClassVar[bool] = False
     """The rule keeps a history, so it needs a ``Clipper`` or ``attach``."""
-    blind: ClassVar[bool] = False
-    """The limits do not depend on the norms, so they are known before anything is measured."""
     uniform: ClassVar[bool] = False
     """One limit for every block, known before anything is measured."""
     couples: ClassVar[bool] = False
     """The limit of a block depends on the norms of other blocks too, so it cannot be known from that block alone."""
+
+    @property
+    def blind(self) -> bool:
+        """The limits do not depend on the norms, so they are known before anything is measured; a uniform one always is."""
+        return self.uniform
 
     def init(self, norms: Array) -> State:
         """Return the state before the first step, on the device and in the library of ``norms``."""
@@ -72,7 +75,6 @@ class Constant(Threshold):
 
     value: float | tuple[float, ...]
     uniform: ClassVar[bool] = True
-    blind: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         each = self.value if isinstance(self.value, Sequence) else (self.value,)
@@ -99,7 +101,6 @@ class Bounds(Threshold):
     low: float
     high: float
     uniform: ClassVar[bool] = True
-    blind: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         low, high = number(self.low, "the lower bound"), number(self.high, "the upper bound")
@@ -136,7 +137,6 @@ class Schedule(Threshold):
 
     function: Callable[[int], float]
     uniform: ClassVar[bool] = True
-    blind: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not callable(self.function):

@@ -52,6 +52,26 @@ def test_closing_twice_is_fine_and_what_follows_is_not_recorded(recording):
         assert [t.name for t in run.tensors] == ["0.weight", "0.bias", "2.weight", "2.bias"]
 
 
+def test_flushed_steps_are_in_the_file(recording):
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    running = recording(model, optimizer)
+    for step in range(1, 4):
+        train(model, optimizer, 1)
+        running.flush()
+        assert len(steps_of(running.path)) == running.steps == step
+    with Run.open(running.path) as run:
+        assert run.status == "running"
+        assert run.tensor_matrix("norm", 0).matrix.shape == (3, 4)
+
+
+def test_flushing_a_closed_recording_does_nothing(recording):
+    running = recording()
+    running.close()
+    running.flush()
+    assert len(steps_of(running.path)) == 0
+
+
 def test_numbers_do_not_change(recording):
     def losses():
         torch.manual_seed(3)

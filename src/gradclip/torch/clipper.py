@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from gradclip.clipping import Clipping, as_clipping
-from gradclip.errors import NonFiniteGradientError, TargetError, listed
-from gradclip.nonfinite import Skip
+from gradclip.errors import TargetError
 from gradclip.result import ClipResult
 from gradclip.torch.deciding import Carry, Known
 from gradclip.torch.late import LateSkip
 from gradclip.torch.rates import effective_rates
 from gradclip.torch.saved import pack, unpack
+from gradclip.torch.skips import SKIPPED_STEP, Skips
 from gradclip.torch.stages import stages_for
 from gradclip.torch.targets import Clippable
 
@@ -57,21 +56,19 @@ class Clipper:
         self._history: Mapping[str, Tensor] = {}
         self.step = 0
         """Steps taken so far, the skipped ones included."""
-        self._skipped = self._in_a_row = 0
-        self._late: LateSkip | None = None
-        self._overdue: tuple[str, ...] = ()
+        self._skips = Skips(self.clipping.nonfinite, SKIPPED_STEP)
 
     @property
     def skipped(self) -> int:
         """Steps dropped because of a non-finite gradient."""
-        self._settle()
-        return self._skipped
+        self._skips.settle()
+        return self._skips.total
 
     @property
     def skipped_in_a_row(self) -> int:
         """The same, since the last finite step."""
-        self._settle()
-        return self._in_a_row
+        self._skips.settle()
+        return self._skips.in_a_row
 
     @property
     def clipping(self) -> Clipping | Chain:
@@ -99,10 +96,8 @@ class Clipper:
             NonFiniteGradientError: under ``Raise``, or after ``patience`` skipped steps in a row; nothing is changed. (Where an
                 optimizer on an accelerator drops the step itself, the host learns of it at the next one.)
         """
-        self._settle()
-        if self._overdue:
-            overdue, self._overdue = self._overdue, ()
-            self._lose_patience(overdue)
+        self._skips.settle()
+        self._skips.raise_overdue()
         parameters = self._stages.target.parameters
 
         def grads() -> list[Tensor | None]:
@@ -115,9 +110,11 @@ class Clipper:
         result, self._history = self._stages.run(grads, put, known)
         self.step += 1
         if isinstance(result.skipped, Tensor):
-            self._late = LateSkip(result)
+            self._skips.count_later(LateSkip(result))
+        elif result.skipped:
+            self._skips.count(result.nonfinite_names)
         else:
-            self._count(result.skipped, result.nonfinite_names)
+            self._skips.forgive()
         return result
 
     def state_dict(self) -> dict[str, Any]:
@@ -132,8 +129,8 @@ class Clipper:
             StateError: the state is of another version or recipe, or incomplete; nothing is loaded.
         """
         counters, history = unpack(str(self.clipping), self._stages.init(), state)
-        self.step, self._skipped, self._in_a_row = counters
-        self._late, self._overdue = None, ()
+        self.step, *skips = counters
+        self._skips.load(*skips)
         device = next((p.device for p in self.parameters), torch.device("cpu"))
         self._history = {key: value.to(device, copy=True) for key, value in history.items()}
 
@@ -145,49 +142,3 @@ class Clipper:
         if self._optimizer is None or not self._stages.needs_lr:
             return None
         return effective_rates(self._optimizer, self.parameters)
-
-    def _settle(self) -> None:
-        """Take in whether the last step was dropped on the device; what there is to raise waits for the next step."""
-        late, self._late = self._late, None
-        if late is None:
-            return
-        if not late.read():
-            self._in_a_row = 0
-            return
-        names = late.names()
-        self._count_one(names)
-        if self._out_of_patience:
-            self._overdue = names
-
-    def _count(self, skipped: bool, names: Sequence[str]) -> None:
-        if not skipped:
-            self._in_a_row = 0
-            return
-        self._count_one(names)
-        self._lose_patience(names)
-
-    def _count_one(self, names: Sequence[str]) -> None:
-        self._skipped += 1
-        self._in_a_row += 1
-        if self._skipped == 1 and not self._out_of_patience:
-            warn_skipped(names)
-
-    @property
-    def _out_of_patience(self) -> bool:
-        policy = self.clipping.nonfinite
-        return isinstance(policy, Skip) and self._in_a_row >= policy.patience
-
-    def _lose_patience(self, names: Sequence[str]) -> None:
-        if self._out_of_patience:
-            after = f": {self._in_a_row} steps in a row were skipped; look for the first NaN, or lower the learning rate"
-            raise NonFiniteGradientError(tuple(names), after=after)
-
-
-def warn_skipped(names: Sequence[str]) -> None:
-    """Say that a step was dropped, and where the non-finite gradient is."""
-    warnings.warn(
-        f"gradclip skipped a step: non-finite gradient in {listed(names)}. All gradients are None, so the "
-        "optimizer leaves weights and state as they are; nonfinite='raise' stops here instead.",
-        RuntimeWarning,
-        stacklevel=4,
-    )

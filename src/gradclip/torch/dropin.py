@@ -20,7 +20,7 @@ from gradclip.backends.kernel import Table
 from gradclip.backends.torch_eager import scale_tensors
 from gradclip.backends.torch_payload import Payload
 from gradclip.backends.torch_triton import DeviceTable
-from gradclip.torch.total import for_kernels, refuse_nonfinite, returned_dtype, total_of, total_of_table
+from gradclip.torch.total import Described, described, for_kernels, refuse_nonfinite, returned_dtype, total_of, total_of_table
 
 __all__ = ["clip_grad_norm", "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm"]
 
@@ -101,14 +101,13 @@ def clip_grad_norm_(
     """
     grads, p = _gradients(parameters), float(norm_type)
     with torch.no_grad():  # as a decorator it takes twice as long
-        on_device = torch_triton.describe(grads, p=p)
-        if on_device is not None and not on_device.left_out:
-            return _clip_on_device(on_device, p, float(max_norm), error_if_nonfinite)
-        table = kernel.describe(grads) if kernel.takes(p) else None
-        if table is not None and not table.left_out:
+        table = described(grads, p)
+        if isinstance(table, Table) and not table.left_out:
             return _clip_on_host(table, p, float(max_norm), error_if_nonfinite)
-        total, dtype = total_of(grads, p, error_if_nonfinite, foreach)
-        _scale(grads, float(max_norm), total)
+        if isinstance(table, DeviceTable) and not table.left_out:
+            return _clip_on_device(table, p, float(max_norm), error_if_nonfinite)
+        total, dtype = total_of(grads, p, error_if_nonfinite, foreach, table)
+        _scale(grads, float(max_norm), total, table)
         return _tensor(total, dtype)
 
 
@@ -204,7 +203,7 @@ def _clip_on_host(table: Table, p: float, max_norm: float, error_if_nonfinite: b
     return torch.tensor(total, dtype=dtype)
 
 
-def _scale(grads: list[Tensor], max_norm: float, total: Tensor | float) -> None:
+def _scale(grads: list[Tensor], max_norm: float, total: Tensor | float, table: Described = None) -> None:
     if not grads:
         return
     if isinstance(total, float):
@@ -223,6 +222,9 @@ def _scale(grads: list[Tensor], max_norm: float, total: Tensor | float) -> None:
             return
         factor = float(coefficient)
     if factor != 1:
+        if isinstance(table, Table):
+            table.scale(array("d", (factor,)) * table.cells)
+            grads = [grads[i] for i in table.left_out]
         scale_tensors([Payload(g, g.shape) for g in grads], [factor] * len(grads))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,10 +15,11 @@ from gradclip.norms import Norm, as_norm
 from gradclip.recipes import tensor_norm
 from gradclip.result import ClipResult
 from gradclip.scopes import Entry
-from gradclip.torch.clipper import Clipper, warn_skipped
+from gradclip.torch.clipper import Clipper
 from gradclip.torch.deciding import Known
 from gradclip.torch.pipeline import run
 from gradclip.torch.plan import Plan
+from gradclip.torch.skips import SKIPPED_STEP
 from gradclip.torch.stages import Stages
 from gradclip.torch.targets import Clippable, Target, resolve
 
@@ -136,7 +138,7 @@ def _clipped(stages: Stages, grads: Sequence[Tensor | None], weights: Sequence[A
     copies = [None if g is None else g.detach().clone() for g in grads]
     result, _ = stages.run(lambda: list(copies), copies.__setitem__, Known(weights, number=step))
     if result.skipped:
-        warn_skipped(result.nonfinite_names)
+        warnings.warn(SKIPPED_STEP.warning(result.nonfinite_names), RuntimeWarning, stacklevel=3)
     return copies
 
 

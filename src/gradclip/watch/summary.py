@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gradclip.analysis.words import plural
 from gradclip.watch.recorder import Totals
 
 __all__ = ["summary"]
@@ -18,15 +19,15 @@ def summary(totals: Totals, ending: str, clip: str | None, replaced: int) -> lis
     norm    1 at the end, at most 5 (largest in w)
     clip    the script did not clip
     """
-    lines = [f"{totals.steps:,} step{'s' * (totals.steps != 1)} recorded, {ending}"]
+    lines = [f"{plural(totals.steps, 'step')} recorded, {ending}"]
     if totals.loss == totals.loss or totals.first_loss == totals.first_loss:
         lines.append(f"loss    {totals.first_loss:.4g} -> {totals.loss:.4g}")
     lines.append(f"norm    {totals.norm:.4g} at the end, at most {totals.largest:.4g} (largest in {totals.worst})")
     lines.append(f"clip    {_clipping(totals, clip, replaced)}")
     if totals.nonfinite:
-        lines.append(f"NaN     {totals.nonfinite} steps had a NaN or Inf in their gradients")
+        lines.append(f"NaN     {plural(totals.nonfinite, 'step')} had a NaN or Inf in the gradients")
     if totals.skipped:
-        lines.append(f"skip    {totals.skipped} steps were skipped")
+        lines.append(f"skip    {plural(totals.skipped, 'step')} {'was' if totals.skipped == 1 else 'were'} skipped")
     return lines
 
 
@@ -36,5 +37,5 @@ def _clipping(totals: Totals, clip: str | None, replaced: int) -> str:
     share = f"{totals.clipped / totals.watched:.1%} of steps"
     if clip is None:
         return f"the script clipped {share}"
-    instead = f", in place of the script's own ({replaced} calls left out)" if replaced else ""
+    instead = f", in place of the script's own ({plural(replaced, 'call')} left out)" if replaced else ""
     return f"{clip} clipped {share}{instead}"

@@ -19,12 +19,12 @@ from gradclip.torch.in_backward.first_pass import FirstPass, lookers
 from gradclip.torch.in_backward.hooking import check_model, check_parameters, forget, register
 from gradclip.torch.in_backward.in_turn import InTurn
 from gradclip.torch.in_backward.one_by_one import Alone, OneByOne, Rates, stands_alone
-from gradclip.torch.in_backward.skips import Skips
 from gradclip.torch.in_backward.step_result import dropped, joined
 from gradclip.torch.in_backward.stepping import Then, read
 from gradclip.torch.in_backward.together import Together
 from gradclip.torch.plan import Plan
 from gradclip.torch.saved import pack, unpack
+from gradclip.torch.skips import DROPPED_GRADIENT, Skips
 from gradclip.torch.stages import stages_for
 from gradclip.torch.targets import Clippable
 
@@ -80,10 +80,10 @@ class InBackward:
         self._measuring = False
         self._results: dict[int, ClipResult] = {}
         self._result: ClipResult | None = None
-        self._skips = Skips()
+        self._skips = Skips(self.clipping.nonfinite, DROPPED_GRADIENT)
         self._steps = 0
         self._lock = threading.RLock()  # gradients on several devices appear in as many threads
-        self._stepping = False
+        self._stepping = self._dropping = False
         hooks = [register(p, partial(self._on_gradient, i)) for i, p in enumerate(self._plan.target.parameters)]
         self._hooks = [hook for hook in hooks if hook is not None]
 
@@ -172,7 +172,8 @@ class InBackward:
         """
         counters, history = unpack(str(self.clipping), self._way.start(), state)
         self._finish()
-        self._steps, self._skips.total, self._skips.in_a_row = counters
+        self._steps, *skips = counters
+        self._skips.load(*skips)
         self._way.load(history, state)
 
     def __enter__(self) -> InBackward:
@@ -216,11 +217,17 @@ class InBackward:
         if self._first is not None and self._first.doomed:
             parameter.grad = None
             self._results[i] = dropped(self.names[i], self._first.of(i))
-            self._skips.count(self._first.bad, self.clipping.nonfinite)
+            self._drop(self._first.bad)
             return
         result = self._results[i] = self._way.clip(i, self._steps)
         if result.skipped:
-            self._skips.count(result.nonfinite_names, self.clipping.nonfinite)
+            self._drop(result.nonfinite_names)
+
+    def _drop(self, names: Sequence[str]) -> None:
+        """Count the step as one with a dropped gradient; further ones of the same step are not counted again."""
+        if not self._dropping:
+            self._dropping = True
+            self._skips.count(names)
 
     def _end_step(self) -> None:
         if not self._results:
@@ -229,7 +236,9 @@ class InBackward:
         first, self._first = self._first, None
         self._result = joined(self._plan, self._way, results, self._steps)
         self._steps += 1
-        self._skips.end_step()
+        if not self._dropping:
+            self._skips.forgive()
+        self._dropping = False
         if first is not None and not first.doomed:
             first.check(self._result._cells)
 
