@@ -27,6 +27,11 @@ def test_kill_9(tmp_path):
     (path,) = (tmp_path / "runs").glob("*.gradclip")
     with Run.open(path) as run:
         assert run.status == "killed"
+        assert {kind: place.rpartition("/")[2] for kind, place in run.meta["places"].items()} == {
+            "zero_grad": "endless.py:13",
+            "backward": "endless.py:14",
+            "step": "endless.py:15",
+        }
         steps = run.steps().step.tolist()
         assert steps == list(range(len(steps)))
         assert len(steps) >= sum(when < killed - 3.0 for when in times.values()) > 0

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from tests.scripts.support import PROGRAMS, plain, program, watched
 
+CALLS = {"unscale": "scaler."}
+"""What the line of an event holds, where it is not the event's own name."""
 CODES = {"crash": 1, "leaves": 3, "interrupted": -2}
 PLAIN = sorted(
     p.stem
@@ -29,6 +33,16 @@ def agree(run, truth):
     events = dict(run.events())
     for step, kinds in truth["events"].items():
         assert [event.kind for event in events[int(step)]] == kinds, step
+
+
+def told(run):
+    """Return the kinds of all events, and the source lines that the run names for them, by kind."""
+    places = {key.split()[0]: place for key, place in run.meta["places"].items()}
+    lines = {}
+    for kind, place in places.items():
+        name, number = place.rsplit(":", 1)
+        lines[kind] = Path(name).read_text().splitlines()[int(number) - 1]
+    return {event.kind for _, events in run.events() for event in events}, lines
 
 
 def same(one, other):
@@ -61,6 +75,13 @@ def test_program(name, tmp_path):
             np.testing.assert_allclose(totals[finite], norms[finite], rtol=1e-5)
             assert "weight_norm" in run.kinds(number)
             assert "update_norm" in run.kinds(number)
+        kinds, lines = told(run)
+        assert "stale" not in kinds
+        assert set(lines) == kinds - {"forward", "warning"}
+        for kind, line in lines.items():
+            assert CALLS.get(kind, kind) in line, (kind, line)
+        assert run.meta["unstepped"] == []
+        assert run.meta["backwards_after"] == (2 if name == "crash" else 0)
 
 
 def test_arguments_and_relative_paths(tmp_path):

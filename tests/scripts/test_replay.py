@@ -7,11 +7,29 @@ import pytest
 from gradclip.record import Run, RunWriter
 from gradclip.watch.again import RerunError, command_of
 from tests.analysis.runs import recorded
-from tests.scripts.support import program, python, watched
+from tests.scripts.support import python, watched
+
+EXPLODING = """\
+import sys
+import torch
+from torch import nn
+
+torch.manual_seed(0)
+model = nn.Linear(3, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=50.0)
+x = torch.randn(64, 3)
+for _ in range(60):
+    loss = (model(x) - x.sum(1, keepdim=True)).pow(2).mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+print("trained", *sys.argv[1:])
+"""
 
 
 def test_a_rerun_proves_what_clipping_does(tmp_path):
-    done = watched(program("exploding", "--an", "argument"), tmp_path)
+    (tmp_path / "exploding.py").write_text(EXPLODING)
+    done = watched(["exploding.py", "--an", "argument"], tmp_path)
     assert done.code == 0, done.stderr
     replayed = python("-m", "gradclip", "replay", "--clip", "trust", cwd=tmp_path, COLUMNS="200")
     assert replayed.code == 0, replayed.stderr

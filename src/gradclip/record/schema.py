@@ -114,7 +114,7 @@ class StepRow:
 
 
 class Event(NamedTuple):
-    """Something that happened in a step, in its order: forward, backward, unscale, clip, step, zero_grad, warning."""
+    """Something that happened in a step, in its order: forward, backward, unscale, clip, stale, step, zero_grad, warning."""
 
     kind: str
     detail: str = ""

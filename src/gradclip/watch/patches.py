@@ -6,6 +6,7 @@ watching itself does wrong is caught, said once, and ends the watching, never th
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import types
@@ -157,6 +158,7 @@ class Patches:
         bound = call.argument(1, "clip_value" if "value" in name else "max_norm")
         order = 2.0 if "value" in name else call.argument(2, "norm_type", 2.0)
         kind = name if order == 2 else f"{name} norm_type={order}"
+        kind += " max_norm=inf" if isinstance(bound, float) and bound == math.inf else ""  # it measures, no more
         self._tell(self._session.after_clip, call.note, kind, bound if isinstance(bound, Tensor) else float(bound))
 
     def _before_own_clip(self, call: Call) -> None:

@@ -91,6 +91,7 @@ class Recorder:
         self._oldest = 0.0
         self._began = time.monotonic()
         self._described: dict[int, list[str]] = {}
+        self._frozen: dict[int, list[int]] = {}
 
     def add(self, measured: Measured) -> None:
         """Take one step; hands a batch over when it is large or old enough."""
@@ -131,8 +132,10 @@ class Recorder:
         known = self._described.setdefault(stream.number, [])
         if len(known) < len(stream):
             tensors = stream.describe()[len(known) :]
+            self._frozen.setdefault(stream.number, []).extend(place for place in stream.frozen() if place >= len(known))
             known += [t.name for t in tensors]
             self.writer.add_tensors(tensors)
+            self.writer.update_meta(frozen=self._frozen)
 
     def _write(self, m: Measured, values: list[Floats]) -> None:
         parts = iter(values)

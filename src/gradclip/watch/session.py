@@ -10,8 +10,13 @@ import torch
 from torch import Tensor
 
 from gradclip.result import ClipResult
+from gradclip.watch.coverage import coverage, whose
+from gradclip.watch.idle import Idle
 from gradclip.watch.manual import ManualLoop
+from gradclip.watch.places import Places
 from gradclip.watch.recorder import Measured, Recorder
+from gradclip.watch.resets import Resets
+from gradclip.watch.scales import as_stepped, divided
 from gradclip.watch.stream import Stream
 from gradclip.watch.streams import Streams
 from gradclip.watch.trail import Trail
@@ -61,7 +66,10 @@ class Session:
         self._streams = Streams(self.only, self.names)
         self._open: dict[int, Open] = {}
         self._clipping: list[Stream] = []
-        self._trail = Trail()
+        self._trail = Trail(Places(lambda places: self.recorder.writer.update_meta(places=places)))
+        self._resets, self._idle = Resets(), Idle()
+        for optimizer in self.only:
+            self._idle.made(optimizer, self._streams.number(optimizer))
         self.manual = ManualLoop(self._streams.by_hand, self._finish_manual, self._streams.is_owned)
         self.backwards = 0
 
@@ -70,7 +78,7 @@ class Session:
     def optimizer_made(self, optimizer: torch.optim.Optimizer) -> None:
         """An optimizer exists, so updates are its business."""
         if not self.only:
-            self._streams.number(optimizer)
+            self._idle.made(optimizer, self._streams.number(optimizer))
             self.manual.look_again()
 
     def optimizer_found(self, optimizer: torch.optim.Optimizer) -> None:
@@ -82,12 +90,16 @@ class Session:
         self.backwards += 1
         if not self.only:
             self.manual.before_backward(tensor)
+        self._resets.before_backward()
+        self._idle.before_backward()
         self._trail.backward(tensor, counts=not any(opened.evaluations > 1 for opened in self._open.values()))
         for stream in self._clipped_outside():
             self._open[stream.number].marks = stream.marks()
 
     def after_backward(self) -> None:
         """``backward`` has run; what it added to was clipped too early, so that clipping says nothing of the next step."""
+        self._resets.after_backward()
+        self._idle.after_backward()
         self.manual.after_backward()
         if self.manual.under_way:
             self._sample(self.manual.stream)
@@ -99,6 +111,7 @@ class Session:
     def before_clip(self, parameters: Sequence[Tensor]) -> None:
         """Gradients are about to be clipped."""
         self._clipping = self._streams.holding(parameters)
+        self._resets.before_clip(self._clipping)
         for stream in self._clipping:
             opened = self._opened(stream)
             if opened.before is None:
@@ -108,7 +121,9 @@ class Session:
         self, parameters: Sequence[Tensor], kind: str, threshold: Tensor | float | None, result: ClipResult | None = None
     ) -> None:
         """Gradients were clipped: by which function, to which threshold, and what this library says of it."""
-        self._trail.event("clip", kind + self._coverage(parameters))
+        if self._clipping or not self.only:  # else it is another model's
+            self._trail.event("clip", kind + coverage(self._clipping, parameters))
+        self._resets.after_clip(self._clipping)
         for stream in self._clipping:
             opened = self._opened(stream)
             if opened.evaluations > 1:
@@ -116,7 +131,7 @@ class Session:
             opened.threshold = threshold
             opened.skipped = result is not None and result.skipped
             if opened.in_step or (stream is self.manual.stream and self.manual.under_way):
-                opened.after = _as_stepped(stream.grad_norms(), stream.optimizer)
+                opened.after = as_stepped(stream.grad_norms(), stream.optimizer)
         if self.manual.under_way:
             self.manual.mark()
 
@@ -125,7 +140,9 @@ class Session:
         stream = self._streams.of(optimizer, current=True)
         if stream is None:
             return
-        self._trail.event("step", f"optimizer {stream.number}" if stream.number else "")
+        if not closure and self._resets.is_stale(stream):  # a closure resets them later
+            self._trail.event("stale", whose(stream))
+        self._trail.event("step", whose(stream))
         opened = self._opened(stream)
         if opened.in_step:  # an exception ended the last step, and the script went on
             opened = self._open[stream.number] = Open()
@@ -153,6 +170,7 @@ class Session:
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         """``optimizer.step()`` has returned."""
+        self._idle.step()
         stream = self._streams.of(optimizer)
         if stream is not None:
             self._finish(stream)
@@ -171,10 +189,10 @@ class Session:
         stream = self._streams.of(optimizer)
         if stream is None:
             return
-        self._trail.event("unscale")
+        self._trail.event("unscale", whose(stream))
         opened = self._open.get(stream.number)
         if opened is not None and opened.before is not None and scale is not None:
-            opened.before = _divided(opened.before, scale)
+            opened.before = divided(opened.before, scale)
 
     def before_scaler_step(self, optimizer: torch.optim.Optimizer, scale: Tensor | None) -> int:
         """A GradScaler is about to step; return the count of steps, by which a dropped one is told."""
@@ -196,6 +214,7 @@ class Session:
         """The script ends."""
         try:
             self.manual.close()
+            self.recorder.writer.update_meta(**self._idle.meta())
         finally:
             self.recorder.close(status, exit_code)
 
@@ -209,13 +228,6 @@ class Session:
     def _opened(self, stream: Stream) -> Open:
         return self._open.setdefault(stream.number, Open())
 
-    def _coverage(self, parameters: Sequence[Tensor]) -> str:
-        """What of the optimizers' tensors was clipped, where it is not all of them."""
-        if not self._clipping:
-            return " (no tensor that is trained)" if parameters else " (no tensors)"
-        parts = [(stream.share_of(parameters), len(stream)) for stream in self._clipping]
-        return "".join(f" ({share} of {total} tensors)" for share, total in parts if share != total)
-
     def _sample(self, stream: Stream | None) -> None:
         """Keep the weights, now and then, to see how far the step moves them."""
         if stream is None or stream.step % (UPDATE_EVERY * self.every):
@@ -226,8 +238,8 @@ class Session:
             stream.before_update()
 
     def _measure_step(self, stream: Stream, opened: Open, optimizer: torch.optim.Optimizer) -> None:
-        norms = _as_stepped(stream.grad_norms(), optimizer)
-        opened.before = None if opened.before is None else _as_stepped(opened.before, optimizer)
+        norms = as_stepped(stream.grad_norms(), optimizer)
+        opened.before = None if opened.before is None else as_stepped(opened.before, optimizer)
         opened.found_inf = getattr(optimizer, "found_inf", None)
         if opened.before is None:
             opened.before = norms
@@ -253,17 +265,5 @@ class Session:
             )
         )  # fmt: skip
         stream.step += 1
-
-
-def _as_stepped(norms: Tensor, optimizer: torch.optim.Optimizer | None) -> Tensor:
-    """Return the norms that a step will use: a fused optimizer divides by ``grad_scale`` inside its kernel.
-
-    It is a scaler's, or an attachment's for clipping.
-    """
-    scale = getattr(optimizer, "grad_scale", None)
-    return _divided(norms, scale) if isinstance(scale, Tensor) else norms
-
-
-def _divided(norms: Tensor, scale: Tensor) -> Tensor:
-    """Divide norms by a gradient scale; what is absent stays so."""
-    return torch.where(norms >= 0, norms / scale.to(norms), norms)
+        self._resets.finished(stream)
+        self._idle.stepped(stream)

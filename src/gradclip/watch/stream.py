@@ -74,6 +74,11 @@ class Stream:
         """The parameters, None where one is gone."""
         return [reference() for reference in self._references]
 
+    def first_with_grad(self) -> Tensor | None:
+        """The first parameter that is trained and has a gradient."""
+        living = (p for reference in self._references if (p := reference()) is not None)
+        return next((p for p in living if p.requires_grad and p.grad is not None), None)
+
     def has(self, parameter: Tensor) -> bool:
         """Whether this parameter is one of its own; a number of a tensor that is gone may be given to another."""
         place = self._place.get(id(parameter))
@@ -106,6 +111,10 @@ class Stream:
             else TensorInfo(names[id(p)], tuple(p.shape), optimizer=self.number, group=groups.get(id(p), 0))
             for p in parameters
         ]
+
+    def frozen(self) -> list[int]:
+        """Return the places of the parameters that do not ask for a gradient."""
+        return [place for place, p in enumerate(self.parameters()) if p is not None and not p.requires_grad]
 
     def learning_rates(self) -> list[float]:
         """Return the learning rate of each param group."""

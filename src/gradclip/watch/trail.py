@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gradclip.record.schema import Event
+from gradclip.watch.places import Places
 
 __all__ = ["Trail"]
 
@@ -19,9 +20,14 @@ MOST_EVENTS: Final = 512
 
 
 class Trail:
-    """Losses and events, gathered until a step takes them."""
+    """Losses and events, gathered until a step takes them.
 
-    def __init__(self) -> None:
+    Args:
+        places: is told of each event, as it happens.
+    """
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
         self._losses: list[Tensor] = []
         self._taken = False
         self._events: list[Event] = []
@@ -29,6 +35,7 @@ class Trail:
 
     def event(self, kind: str, detail: str = "") -> None:
         """Something happened."""
+        self._places.see(kind, detail)
         if len(self._events) < MOST_EVENTS:
             self._events.append(Event(kind, detail))
         elif len(self._events) == MOST_EVENTS:
