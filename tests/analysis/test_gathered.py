@@ -7,10 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from gradclip.analysis import gathered
 from gradclip.analysis.grouping import groups_of
 from gradclip.record import ABSENT, RunWriter
-from gradclip.analysis import gathered
-
 from tests.analysis.runs import read, recorded
 
 NAN, INF = math.nan, math.inf

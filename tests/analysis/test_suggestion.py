@@ -10,7 +10,6 @@ import pytest
 from gradclip import parse
 from gradclip.analysis.candidates import candidates, would_clip
 from gradclip.analysis.suggestion import suggest, suggestion_of
-
 from tests.analysis.runs import read, recorded
 
 QUIET = np.random.default_rng(0).normal(1.0, 0.1, 1000)

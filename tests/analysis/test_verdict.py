@@ -7,8 +7,7 @@ import math
 import pytest
 
 from gradclip.analysis.verdict import verdict
-from gradclip.record import RunWriter
-
+from gradclip.record import Event, RunWriter, StepRow
 from tests.analysis.runs import read, recorded
 
 NAN = math.nan
@@ -106,3 +105,15 @@ def test_no_steps(file):
 
 def test_only_nan(file):
     assert "no finite gradient norm was recorded" in said(file, [[NAN]] * 3)
+
+
+def test_the_clipping_of_a_second_optimizer_is_its_own(tmp_path):
+    writer = RunWriter(tmp_path / "gan.gradclip", {"title": "gan.py"})
+    for number, detail in enumerate(["clip_grad_value_", "clip_grad_norm_ (optimizer 1)"]):
+        for step in range(20):
+            writer.add_step(StepRow(step=step, optimizer=number, norm=2.0, clipped_norm=0.5, threshold=0.5, clipped=True))
+            writer.add_events(step, [Event("clip", detail), Event("step", f"optimizer {number}" if number else "")])
+    writer.close()
+    said = verdict(read(writer.path))
+    assert "clipping (clip_grad_value_ at 0.5)" in said
+    assert "clipping (clip_grad_norm_ at 0.5)" in said

@@ -10,9 +10,9 @@ import pytest
 
 from gradclip.report.page import write
 from gradclip.report.run_page import run_page
+from tests.analysis.runs import read, recorded
 
 from .browser import needed, show, words
-from tests.analysis.runs import read, recorded
 
 pytestmark = needed
 NASTY = ["<script>alert(1)</script>", "</script><img src=x onerror=alert(2)>", "a & b &lt; <b>%{y}</b>"]

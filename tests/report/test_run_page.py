@@ -22,7 +22,6 @@ from gradclip.report.run_page import run_page
 from gradclip.report.run_text import run_text
 from gradclip.report.table import Table
 from gradclip.report.timeline import norms
-
 from tests.analysis.runs import ORDER, Run, read, recorded
 
 NAN = math.nan

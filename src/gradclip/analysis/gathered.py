@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradclip.analysis.grouping import MOST_GROUPS, Group, groups_of
-from gradclip.record import ABSENT, Event, Run, Steps
+from gradclip.record import ABSENT, Event, Run, Steps, TensorInfo
 
 __all__ = ["Gathered", "Layers", "Optimizer", "gather", "layers_of"]
 
@@ -57,6 +57,8 @@ class Optimizer:
     rate_steps: NDArray[np.int64]
     rates: Floats
     """Steps x parameter groups."""
+    tensor_infos: tuple[TensorInfo, ...] = ()
+    """Names and shapes; a layer's members are places in it."""
 
     @cached_property
     def norms(self) -> Floats:
@@ -120,15 +122,16 @@ def layers_of(run: Run, kind: str, optimizer: int, groups: tuple[Group, ...]) ->
 
 
 def _optimizer(run: Run, number: int, most: int) -> Optimizer:
-    names = [tensor.name for tensor in run.tensors_of(number)]
-    groups = groups_of(names, most)
+    tensors = run.tensors_of(number)
+    groups = groups_of([tensor.name for tensor in tensors], most)
     return Optimizer(
         number,
-        len(names),
+        len(tensors),
         run.steps(number),
         layers_of(run, "norm", number, groups),
         _ratios(run, number, groups),
         *run.learning_rates(number),
+        tensor_infos=tensors,
     )
 
 

@@ -6,19 +6,20 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.record import Event
 
-__all__ = ["Order", "numbers_of", "orders_of", "place_of"]
+__all__ = ["Order", "clipping_known", "numbers_of", "orders_of", "place_of"]
 
 DROPPED: Final = "dropped by the GradScaler"
 CUT: Final = Event("warning", "and so on")
 """What stands where more happened in a step than a run file keeps."""
 OPTIMIZERS: Final = re.compile(r"\boptimizers? (\d+(?:, \d+(?!\d| of\b))*)")
 NOBODY: Final = re.compile(r"\(no tensors?\b")
-NUMBERED: Final = ("clip", "step", "stale")
+NUMBERED: Final = ("clip", "step", "stale", "unscale")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Order:
     @property
     def own(self) -> tuple[Event, ...]:
         """The events without the clippings and steps of other optimizers."""
-        return tuple(event for i, event in enumerate(self.events) if event.kind not in NUMBERED or self._is_own(i, event))
+        return _own(self.events, self.number, self.begin)
 
     @property
     def clips(self) -> tuple[Event, ...]:
@@ -55,11 +56,6 @@ class Order:
     def whole(self) -> bool:
         """Whether all that happened is there."""
         return CUT not in self.events
-
-    def _is_own(self, place: int, event: Event) -> bool:
-        if event.detail == DROPPED or NOBODY.search(event.detail):
-            return place >= self.begin
-        return self.number in numbers_of(event)
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ def orders_of(run: Gathered, number: int = 0) -> list[Order]:
     """Return what led to each step of an optimizer.
 
     The file keeps the events of all steps with one number together; the times of the steps bring them back into the order in
-    which they happened.
+    which they happened. (What several optimizers do in closures seems to belong to the step that follows.)
 
     >>> from gradclip.record import Event
     >>> class run:  # what is read of a run
@@ -104,19 +100,38 @@ def place_of(run: Gathered, kind: str, details: Sequence[str] = ("",)) -> str:
     return next((str(place) for place in found if place), "")
 
 
-def numbers_of(event: Event) -> set[int]:
+def numbers_of(event: Event) -> frozenset[int]:
     """Return the optimizers an event is about; without a number it is the first.
 
-    >>> numbers_of(Event("clip", "clip_grad_norm_ (optimizers 1, 12, 13 of 60 tensors)")), numbers_of(Event("step"))
-    ({1, 12}, {0})
+    >>> sorted(numbers_of(Event("clip", "clip_grad_norm_ (optimizers 1, 12, 13 of 60 tensors)")))
+    [1, 12]
+    >>> sorted(numbers_of(Event("step")))
+    [0]
     """
-    found = OPTIMIZERS.search(event.detail)
-    return {int(number) for number in found[1].split(", ")} if found else {0}
+    return _numbers(event.detail)
+
+
+@lru_cache(maxsize=1024)
+def _numbers(detail: str) -> frozenset[int]:
+    found = OPTIMIZERS.search(detail)
+    return frozenset(map(int, found[1].split(", "))) if found else frozenset({0})
+
+
+@lru_cache(maxsize=1024)  # most steps of a run go alike
+def _own(events: tuple[Event, ...], number: int, begin: int) -> tuple[Event, ...]:
+    return tuple(event for i, event in enumerate(events) if event.kind not in NUMBERED or _is_own(event, number, i >= begin))
+
+
+def _is_own(event: Event, number: int, recent: bool) -> bool:
+    """Whether an event is about an optimizer; one that names none is if it happened since the last step of any."""
+    nameless = event.detail == DROPPED or NOBODY.search(event.detail)
+    return recent if nameless else number in numbers_of(event)
 
 
 def _in_time(run: Gathered) -> list[_Piece]:
     """The pieces of all optimizers, in the order in which they were finished."""
-    times = {(one.number, int(step)): float(at) for one in run.optimizers for step, at in zip(one.steps.step, one.steps.time)}
+    rows = ((one.number, one.steps.step.tolist(), one.steps.time.tolist()) for one in run.optimizers)
+    times = {(number, step): at for number, steps, ats in rows for step, at in zip(steps, ats, strict=True)}
     pieces = [piece for step, events in run.events for piece in _pieces(run, step, events)]
     finished = [times.get((piece.number, piece.step), math.nan) for piece in pieces]
     if any(map(math.isnan, finished)):  # a step whose row is not written yet, or has no time
@@ -139,7 +154,7 @@ def _pieces(run: Gathered, step: int, events: tuple[Event, ...]) -> Iterator[_Pi
 def _owners(run: Gathered, step: int, steps: Sequence[Event]) -> list[int]:
     """Whose the steps are; one that a GradScaler has dropped does not say, so it is one of the others that are there."""
     named = {number for event in steps if event.detail != DROPPED for number in numbers_of(event)}
-    unnamed = iter([one.number for one in run.optimizers if one.number not in named and step in one.steps.step])
+    unnamed = (one.number for one in run.optimizers if one.number not in named and step in one.steps.step)
     return [next(unnamed, -1) if event.detail == DROPPED else min(numbers_of(event)) for event in steps]
 
 
@@ -163,7 +178,7 @@ def _optimizer(run: Gathered, number: int) -> Optimizer | None:
 
 
 def clipping_known(optimizer: Optimizer, step: int) -> bool:
-    """Return whether a clipping acted on the gradients of a step, or had the chance to: what is called too early or late has not."""
+    """Return whether a clipping saw the gradients that a step used; one that is called too early or too late does not."""
     at = optimizer.steps.step.searchsorted(step)
     there = at < len(optimizer.steps) and optimizer.steps.step[at] == step
     return bool(there and not optimizer.steps.missing["clipped"][at])

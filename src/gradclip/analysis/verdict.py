@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from numpy.typing import NDArray
 
 from gradclip.analysis.candidates import finite_norms
 from gradclip.analysis.gathered import Gathered, Optimizer
+from gradclip.analysis.orders import numbers_of
 from gradclip.analysis.words import number, percent, plural
 
 __all__ = ["ENDINGS", "verdict"]
@@ -26,6 +29,9 @@ MOVED = 1.5
 
 SPIKE = 5.0
 """A norm of so many times the median stands out."""
+
+WHOSE = re.compile(r" \(optimizers? [^)]*\)")
+"""What a clipping's detail says of the optimizer; the sentence says that already."""
 
 
 def verdict(run: Gathered) -> str:
@@ -85,7 +91,8 @@ def _clipping(run: Gathered, optimizer: Optimizer) -> str:
 
 def _own(run: Gathered, optimizer: Optimizer) -> str:
     """What the script itself clips with."""
-    names = {event.detail for _, events in run.events[:100] for event in events if event.kind == "clip" and event.detail}
+    clips = (event for _, events in run.events[:100] for event in events if event.kind == "clip" and event.detail)
+    names = {WHOSE.sub("", event.detail) for event in clips if optimizer.number in numbers_of(event)}
     limits = np.unique(finite_norms(optimizer.steps.threshold))
     name = names.pop() if len(names) == 1 else ""
     limit = f" at {number(float(limits[0]))}" if len(limits) == 1 else ""

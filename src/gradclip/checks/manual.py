@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import textwrap
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -32,7 +33,7 @@ class Manual:
         """
         what, _, rest = inspect.cleandoc(docstring).partition("\n\n")
         parts = re.split(r"^(\S[^\n]*):\n", rest, flags=re.MULTILINE)
-        sections = {title: inspect.cleandoc(text) for title, text in zip(parts[1::2], parts[2::2], strict=True)}
+        sections = {title: textwrap.dedent(text).strip() for title, text in zip(parts[1::2], parts[2::2], strict=True)}
         return cls(name, " ".join(what.split()), sections)
 
     def __str__(self) -> str:

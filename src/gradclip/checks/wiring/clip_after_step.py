@@ -5,8 +5,8 @@ Why it is bad:
     away. The run is one without clipping, while its code and its logs say otherwise.
 
 How it is told:
-    In at least half of the steps a clipping ran after the step and before the next ``backward()``, and none ran between the
-    last ``backward()`` and the step. This follows from the order of the calls, not from numbers.
+    In at least half of the steps a clipping ran after the step before and ahead of the first ``backward()``, and none ran
+    between that and the step; the very first step has none yet. This follows from the order of the calls, not from numbers.
 
 Wrong:
     loss.backward()
@@ -26,11 +26,11 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import takewhile
 
 from gradclip.analysis.gathered import Gathered, Optimizer
-from gradclip.analysis.orders import Order, orders_of, place_of
+from gradclip.analysis.orders import place_of
 from gradclip.analysis.words import percent
+from gradclip.checks.clippings import clips_never_used, judged
 from gradclip.checks.finding import Symptom
 from gradclip.checks.repeated import repeated
 
@@ -44,17 +44,12 @@ gradclip.attach(optimizer, "global_norm:1.0")"""
 
 def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
     """Tell clippings that come too late for the step."""
-    orders = orders_of(run, optimizer.number)
-    late = [order for order in orders if _too_late(order)]
-    evidence = repeated("share of steps clipped only after the step", orders, _too_late)
+    orders = judged(run, optimizer)
+    late = [clip for order in orders for clip in clips_never_used(order)]
+    if not late or clips_never_used(orders[0]):  # before the first step nothing can come after one
+        return
+    evidence = repeated("share of steps clipped only after the step", orders, lambda order: bool(clips_never_used(order)))
     if evidence is None:
         return
     sentence = f"Gradients are clipped after optimizer.step() at {percent(evidence.value)} of steps: no step was clipped by it."
-    clip = next(event for event in late[0].clips)
-    yield Symptom("error", sentence, (evidence,), FIX, "certain", place_of(run, "clip", [clip.detail]))
-
-
-def _too_late(order: Order) -> bool:
-    before = list(takewhile(lambda kind: kind != "backward", order.kinds))
-    after = order.kinds[len(before) :]
-    return "clip" in before and "backward" in after and "clip" not in after
+    yield Symptom("error", sentence, (evidence,), FIX, "certain", place_of(run, "clip", [late[0].detail]))
