@@ -19,7 +19,7 @@ import torch
 from monitor_models import Job, Look, nothing
 from torch import Tensor
 
-from gradclip.record import Run
+from gradclip.runs import Run
 from gradclip.watch.api import Recording, record
 
 __all__ = ["LEAVE_WORK", "LOGGING", "PLAIN", "RECORD", "Contender", "Watcher", "contenders"]

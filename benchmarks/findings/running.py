@@ -25,7 +25,7 @@ import torch
 from benchmarks.findings.scripts import Script
 from gradclip.analysis.gathered import Gathered, gather
 from gradclip.checks import check
-from gradclip.record import Run
+from gradclip.runs import Run
 from gradclip.watch.api import record
 
 __all__ = ["Found", "Outcome", "as_if_first", "recorded", "run"]

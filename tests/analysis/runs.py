@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gradclip.analysis.gathered import Gathered, gather
-from gradclip.record import ABSENT, Event, Run, RunWriter, StepRow, TensorInfo
+from gradclip.runs import ABSENT, Event, Run, RunWriter, StepRow, TensorInfo
 
 ORDER = (Event("zero_grad"), Event("forward"), Event("backward"), Event("clip", "clip_grad_norm_"), Event("step"))
 

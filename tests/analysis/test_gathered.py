@@ -9,7 +9,7 @@ import pytest
 
 from gradclip.analysis import gathered
 from gradclip.analysis.grouping import groups_of
-from gradclip.record import ABSENT, RunWriter
+from gradclip.runs import ABSENT, RunWriter
 from tests.analysis.runs import read, recorded
 
 NAN, INF = math.nan, math.inf

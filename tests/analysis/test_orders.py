@@ -8,7 +8,7 @@ from torch import nn
 
 import gradclip
 from gradclip.analysis.orders import Order, orders_of, place_of
-from gradclip.record import Event, Run, RunWriter, StepRow, TensorInfo
+from gradclip.runs import Event, Run, RunWriter, StepRow, TensorInfo
 from gradclip.watch.api import record
 from tests.analysis.runs import read
 

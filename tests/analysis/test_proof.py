@@ -9,7 +9,7 @@ import pytest
 
 from gradclip.analysis.losses import late_loss, parted_at
 from gradclip.analysis.proof import prove
-from gradclip.record import Run
+from gradclip.runs import Run
 from tests.analysis.runs import recorded
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from gradclip.analysis.verdict import verdict
-from gradclip.record import Event, RunWriter, StepRow
+from gradclip.runs import Event, RunWriter, StepRow
 from tests.analysis.runs import read, recorded
 
 NAN = math.nan

@@ -9,7 +9,7 @@ import torch
 
 from gradclip.analysis.gathered import gather
 from gradclip.checks import CHECKS, Finding, check
-from gradclip.record import Run
+from gradclip.runs import Run
 from gradclip.watch.api import record
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gradclip.record import ABSENT, RunWriter, StepRow, TensorInfo
+from gradclip.runs import ABSENT, RunWriter, StepRow, TensorInfo
 
 NAMES = ("first.weight", "second.weight")
 

@@ -12,10 +12,10 @@ from torch import nn
 
 import gradclip
 from gradclip.analysis.gathered import gather
-from gradclip.checks.explosions import EARLY, RUNAWAY, TIMES
-from gradclip.checks.harm import LOST, SIGMAS, SOON
-from gradclip.checks.past import WINDOW, past
-from gradclip.record import Run
+from gradclip.checks.signs.explosions import EARLY, RUNAWAY, TIMES
+from gradclip.checks.signs.harm import LOST, SIGMAS, SOON
+from gradclip.checks.signs.past import WINDOW, past
+from gradclip.runs import Run
 from tests.analysis.runs import recorded
 from tests.checks.support import findings, found, recorded_training
 from tests.checks.synthetic import falling, numbers, steady

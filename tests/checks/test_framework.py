@@ -11,7 +11,7 @@ import pytest
 from gradclip.analysis.gathered import gather
 from gradclip.checks import CHECKS, FAMILIES, Check, Evidence, Finding, Manual, Symptom, check
 from gradclip.checks.manual import SECTIONS
-from gradclip.record import Run
+from gradclip.runs import Run
 from tests.analysis.runs import recorded
 
 
@@ -65,7 +65,7 @@ def test_the_gravest_and_surest_come_first_and_wiring_before_numbers(run):
 def test_every_optimizer_is_looked_at(tmp_path):
     first = recorded(tmp_path / "a.gradclip", [[1.0]] * 3, status=None)
     del first
-    from gradclip.record import RunWriter
+    from gradclip.runs import RunWriter
 
     writer = RunWriter(tmp_path / "b.gradclip", {"title": "two"})
     recorded(writer.path, [[1.0]] * 3, writer=writer, status=None)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gradclip.checks.rates import ABOVE, LEAST, TIMES
+from gradclip.checks.signs.rates import ABOVE, LEAST, TIMES
 from gradclip.checks.step_size.update_too_large import LARGE, SAMPLES
 from gradclip.checks.step_size.update_too_small import SMALL
 from tests.checks.support import findings, found, recorded_training

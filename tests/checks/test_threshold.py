@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from gradclip.checks.threshold.never_clipping import _hurt, _usual
-from gradclip.record import Event, Run, RunWriter, StepRow, TensorInfo
+from gradclip.runs import Event, Run, RunWriter, StepRow, TensorInfo
 from tests.checks.support import findings, found
 from tests.checks.trainings import he, net, trained
 

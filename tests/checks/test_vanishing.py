@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from gradclip.checks.falling import falls
-from gradclip.checks.matrices import Matrices, matrices_of
-from gradclip.record import ABSENT, RunWriter, StepRow, TensorInfo
+from gradclip.checks.signs.falling import falls
+from gradclip.checks.signs.matrices import Matrices, matrices_of
+from gradclip.runs import ABSENT, RunWriter, StepRow, TensorInfo
 from tests.analysis.runs import read, recorded
 from tests.checks.support import findings, found, recorded_training
 from tests.checks.trainings import CLASSES, WIDTH, batches, he, net, trained, xavier

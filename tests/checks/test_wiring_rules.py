@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gradclip.analysis.gathered import gather
-from gradclip.checks.clippings import reach
-from gradclip.record import Event, Run, RunWriter, StepRow, TensorInfo
+from gradclip.checks.signs.clippings import reach
+from gradclip.runs import Event, Run, RunWriter, StepRow, TensorInfo
 from tests.checks.support import findings
 
 

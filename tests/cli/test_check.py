@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from gradclip.checks import CHECKS
 from gradclip.cli import app
-from gradclip.record import Event, RunWriter, StepRow, TensorInfo
+from gradclip.runs import Event, RunWriter, StepRow, TensorInfo
 from gradclip.watch.found import found
 from tests.analysis.runs import recorded
 

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 from gradclip.cli import app
 from gradclip.cli.tables import plain
-from gradclip.record import RunWriter, StepRow
+from gradclip.runs import RunWriter, StepRow
 from tests.analysis.runs import recorded
-from tests.record.test_damage import make
+from tests.runs.test_damage import make
 
 COMMANDS = ("report", "suggest", "top", "export", "compare")
 

@@ -12,7 +12,7 @@ from gradclip.cli import app
 from gradclip.labs import LABS, load
 from gradclip.labs.page import page
 from gradclip.labs.recording import read, run_path
-from gradclip.record import Run, RunFileError
+from gradclip.runs import Run, RunFileError
 from tests.labs.support import UNCLIPPED, Arm, runs
 
 pytestmark = pytest.mark.usefixtures("small")

@@ -8,7 +8,6 @@ import math
 import numpy as np
 import pytest
 
-from gradclip.record import ABSENT, Event, RunWriter
 from gradclip.report.charts import Chart
 from gradclip.report.comparison import compare_page, compared
 from gradclip.report.heatmap import BAD, heatmap
@@ -22,6 +21,7 @@ from gradclip.report.run_page import run_page
 from gradclip.report.run_text import run_text
 from gradclip.report.table import Table
 from gradclip.report.timeline import norms
+from gradclip.runs import ABSENT, Event, RunWriter
 from tests.analysis.runs import ORDER, Run, read, recorded
 
 NAN = math.nan

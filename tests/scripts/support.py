@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gradclip.record import Run
+from gradclip.runs import Run
 
 PROGRAMS = Path(__file__).parent / "programs"
 OURS = "gradclip: "

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from gradclip.record import Run
+from gradclip.runs import Run
 from tests.scripts.support import program, watched
 
 

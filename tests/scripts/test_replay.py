@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gradclip.record import Run, RunWriter
+from gradclip.runs import Run, RunWriter
 from gradclip.watch.again import RerunError, command_of
 from tests.analysis.runs import recorded
 from tests.scripts.support import python, watched

@@ -272,7 +272,7 @@ class TestBadInput:
 
 
 def test_attach_can_record(tmp_path):
-    from gradclip.record import Run
+    from gradclip.runs import Run
 
     net = model()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)

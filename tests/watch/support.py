@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gradclip.record import Run
+from gradclip.runs import Run
 from gradclip.watch.api import record
 
 

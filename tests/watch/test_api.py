@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import gradclip.torch
-from gradclip.record import Run
+from gradclip.runs import Run
 from gradclip.torch import Clipper
 from gradclip.watch.api import record
 from tests.watch.support import net, steps_of, train

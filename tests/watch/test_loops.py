@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from gradclip.record import Run
+from gradclip.runs import Run
 from gradclip.watch.manual import leaves_of
 from tests.watch.support import data, net, steps_of, train
 

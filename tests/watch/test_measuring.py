@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from gradclip.record.schema import ABSENT
+from gradclip.runs.schema import ABSENT
 from gradclip.watch.recorder import Measured, _on_host, _one_factor, _read
 from gradclip.watch.stream import Stream
 

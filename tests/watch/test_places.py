@@ -9,7 +9,7 @@ import textwrap
 import pytest
 import torch
 
-from gradclip.record import Run
+from gradclip.runs import Run
 from gradclip.watch import places
 from gradclip.watch.places import Places
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import gradclip
-from gradclip.record import Run
+from gradclip.runs import Run
 from tests.watch.support import data, net
 
 STEPS = 4

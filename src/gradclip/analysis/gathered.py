@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradclip.analysis.grouping import MOST_GROUPS, Group, groups_of
-from gradclip.record import ABSENT, Event, Run, Steps, TensorInfo
+from gradclip.runs import ABSENT, Event, Run, Steps, TensorInfo
 
 __all__ = ["Gathered", "Layers", "Optimizer", "gather", "layers_of"]
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from gradclip.record import Steps
+from gradclip.runs import Steps
 
 __all__ = ["late_loss", "parted_at"]
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Final
 
 from gradclip.analysis.gathered import Gathered, Optimizer
-from gradclip.record import Event
+from gradclip.runs import Event
 
 __all__ = ["Order", "clipping_known", "numbers_of", "orders_of", "place_of"]
 
@@ -73,7 +73,7 @@ def orders_of(run: Gathered, number: int = 0) -> list[Order]:
     The file keeps the events of all steps with one number together; the times of the steps bring them back into the order in
     which they happened. (What several optimizers do in closures seems to belong to the step that follows.)
 
-    >>> from gradclip.record import Event
+    >>> from gradclip.runs import Event
     >>> class run:  # what is read of a run
     ...     optimizers, events = [], [(0, (Event("backward"), Event("step")))]
     >>> orders_of(run)

@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from gradclip.analysis.losses import late_loss, parted_at
 from gradclip.analysis.words import number
-from gradclip.record import Steps
+from gradclip.runs import Steps
 
 __all__ = ["Proof", "prove"]
 

@@ -28,7 +28,7 @@ def check(run: Gathered, checks: Iterable[Check] = tuple(CHECKS.values())) -> li
 
     >>> import tempfile
     >>> from gradclip.analysis.gathered import gather
-    >>> from gradclip.record import Event, Run, RunWriter, StepRow, TensorInfo
+    >>> from gradclip.runs import Event, Run, RunWriter, StepRow, TensorInfo
     >>> folder = tempfile.TemporaryDirectory()
     >>> writer = RunWriter(f"{folder.name}/a.gradclip")
     >>> writer.add_tensors([TensorInfo("w", (2,))])

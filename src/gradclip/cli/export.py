@@ -28,8 +28,8 @@ Out = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where the file
 
 def export(to: To, run: RunPath = None, out: Out = None) -> None:
     """Write a run as CSV, Parquet or TensorBoard files."""
-    from gradclip.record.export import ExportError
-    from gradclip.record.export import export as write
+    from gradclip.runs.export import ExportError
+    from gradclip.runs.export import export as write
 
     with opened(run) as found:
         folder = out or found.path.with_name(f"{found.path.stem}-{to.value}")

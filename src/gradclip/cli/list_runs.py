@@ -10,7 +10,7 @@ import typer
 from gradclip.cli.run_files import refused
 
 if TYPE_CHECKING:
-    from gradclip.record import RunSummary
+    from gradclip.runs import RunSummary
 
 __all__ = ["list_"]
 
@@ -20,8 +20,8 @@ Folder = Annotated[Path, typer.Argument(help="Where the runs are.")]
 def list_(folder: Folder = Path("runs")) -> None:
     """List the runs of a folder, the latest first."""
     from gradclip.cli.tables import told
-    from gradclip.record import list_runs
     from gradclip.report.table import Table
+    from gradclip.runs import list_runs
 
     with refused():
         runs = list_runs(folder)

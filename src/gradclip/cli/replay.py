@@ -15,7 +15,7 @@ from gradclip.cli.run_files import RunPath, opened
 from gradclip.cli.terminal import console, fail
 
 if TYPE_CHECKING:
-    from gradclip.record import Run
+    from gradclip.runs import Run
 
 __all__ = ["replay"]
 
@@ -60,8 +60,8 @@ def _tell(recorded: Run, control: Path, changed: Path, recipe: str) -> None:
     from gradclip.analysis.proof import prove
     from gradclip.checks import check
     from gradclip.cli.tables import told
-    from gradclip.record import Run
     from gradclip.report.comparison import compare_table, compared
+    from gradclip.runs import Run
 
     with ExitStack() as stack:
         runs = [recorded, *(stack.enter_context(Run.open(path)) for path in (control, changed))]

@@ -11,7 +11,7 @@ from gradclip.cli.run_files import RunPath, opened
 from gradclip.cli.terminal import console, fail, writable
 
 if TYPE_CHECKING:
-    from gradclip.record import Run
+    from gradclip.runs import Run
 
 __all__ = ["report"]
 

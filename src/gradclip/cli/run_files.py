@@ -12,7 +12,7 @@ import typer
 from gradclip.cli.terminal import fail
 
 if TYPE_CHECKING:
-    from gradclip.record import Run
+    from gradclip.runs import Run
 
 __all__ = ["RunPath", "opened", "refused"]
 
@@ -30,7 +30,7 @@ DEFAULT = Path("runs")
 @contextmanager
 def refused() -> Iterator[None]:
     """Turn a file that is no run, or cannot be read, into one sentence."""
-    from gradclip.record import RunFileError
+    from gradclip.runs import RunFileError
 
     try:
         yield
@@ -41,7 +41,7 @@ def refused() -> Iterator[None]:
 @contextmanager
 def opened(path: Path | None) -> Iterator[Run]:
     """Open a run; what goes wrong while it is read is one sentence, too."""
-    from gradclip.record import Run
+    from gradclip.runs import Run
 
     with refused(), Run.open(_latest(DEFAULT if path is None else path)) as run:
         yield run
@@ -49,7 +49,7 @@ def opened(path: Path | None) -> Iterator[Run]:
 
 def _latest(path: Path) -> Path:
     """The latest run of a folder, unreadable ones aside where there are others."""
-    from gradclip.record import list_runs
+    from gradclip.runs import list_runs
 
     if path != DEFAULT and not path.is_dir():
         return path

@@ -10,9 +10,9 @@ import typer
 from gradclip.cli.run_files import RunPath, opened
 
 if TYPE_CHECKING:
-    from gradclip.record import Run
     from gradclip.report.live import Follower
     from gradclip.report.table import Table
+    from gradclip.runs import Run
 
 __all__ = ["top"]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from gradclip.labs.lab import Arm, Curves
-from gradclip.record import Run, RunWriter, StepRow, TensorInfo
 from gradclip.result import ClipResult
+from gradclip.runs import Run, RunWriter, StepRow, TensorInfo
 
 __all__ = ["Recording", "read", "run_path"]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from gradclip.record import thin
 from gradclip.report.table import Table
+from gradclip.runs import thin
 
 __all__ = ["COLOURS", "MUTED", "Chart", "Line", "curves", "log_scale", "norms", "running_mean", "text"]
 

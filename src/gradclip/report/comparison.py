@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from gradclip.analysis.losses import late_loss
 from gradclip.analysis.words import number, percent
-from gradclip.record import Run, Steps
 from gradclip.report.charts import COLOURS, Chart, curves
 from gradclip.report.page import Page
 from gradclip.report.table import Table
 from gradclip.report.timeline import LONG, SMOOTH, mean_of, thinned_line
+from gradclip.runs import Run, Steps
 
 __all__ = ["Compared", "compare_page", "compare_table", "compared", "verdict"]
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from gradclip.analysis.gathered import Layers
 from gradclip.analysis.grouping import common_prefix
 from gradclip.analysis.words import number, plural, short
-from gradclip.record import thin_matrix
 from gradclip.report.charts import Chart, text
 from gradclip.report.layer_table import layer_table
+from gradclip.runs import thin_matrix
 
 __all__ = ["SCALE", "heatmap"]
 

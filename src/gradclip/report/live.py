@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradclip.analysis.words import number, percent, plural, short
-from gradclip.record import Run
 from gradclip.report.sparkline import sparkline
 from gradclip.report.table import Table
+from gradclip.runs import Run
 
 __all__ = ["Follower", "frame"]
 

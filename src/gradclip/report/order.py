@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from gradclip.analysis.words import percent
-from gradclip.record import Event
 from gradclip.report.table import Table
+from gradclip.runs import Event
 
 __all__ = ["order_table", "spelled"]
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from gradclip.analysis.gathered import Optimizer
 from gradclip.analysis.words import number, percent, plural
-from gradclip.record import thin
 from gradclip.report.charts import COLOURS, MUTED, Chart, Line, curves, text
 from gradclip.report.table import Table
+from gradclip.runs import thin
 
 __all__ = ["loss", "mean_of", "norms", "rates", "scale", "thinned_line"]
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gradclip.record import list_runs
+from gradclip.runs import list_runs
 from gradclip.watch.launch import Settings, environment
 
 __all__ = ["RerunError", "command_of", "run_again"]

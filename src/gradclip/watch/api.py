@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gradclip.record.writer import RunWriter
+from gradclip.runs.writer import RunWriter
 from gradclip.watch.patches import Patches
 from gradclip.watch.recorder import Recorder
 from gradclip.watch.session import Session
@@ -111,7 +111,7 @@ def record(
         ValueError: ``every`` is less than 1.
 
     >>> import tempfile
-    >>> from gradclip.record import Run
+    >>> from gradclip.runs import Run
     >>> model = torch.nn.Linear(2, 1, bias=False)
     >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     >>> folder = tempfile.TemporaryDirectory()

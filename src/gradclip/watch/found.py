@@ -24,7 +24,7 @@ def found(path: str) -> list[str]:
 def _told(path: str) -> list[str]:
     from gradclip.analysis.gathered import gather
     from gradclip.checks import CHECKS, check
-    from gradclip.record import Run
+    from gradclip.runs import Run
 
     with Run.open(path) as run:
         findings = check(gather(run))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from gradclip.record.writer import RunWriter
+from gradclip.runs.writer import RunWriter
 
 __all__ = ["Nowhere"]
 

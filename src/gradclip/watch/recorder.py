@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradclip.backends.torch_norms import carrier
-from gradclip.record.schema import ABSENT, Event, StepRow
-from gradclip.record.writer import RunWriter
+from gradclip.runs.schema import ABSENT, Event, StepRow
+from gradclip.runs.writer import RunWriter
 from gradclip.watch.stream import Stream
 
 __all__ = ["Measured", "Recorder", "Totals"]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradclip.backends.torch_norms import carrier, norms_of
 from gradclip.backends.torch_payload import payload_of
-from gradclip.record.schema import ABSENT, TensorInfo
+from gradclip.runs.schema import ABSENT, TensorInfo
 from gradclip.watch.names import names_for
 
 __all__ = ["Stream", "grad_norms"]

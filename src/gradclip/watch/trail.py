@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from gradclip.record.schema import Event
+from gradclip.runs.schema import Event
 from gradclip.watch.places import Places
 
 __all__ = ["Trail"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from gradclip.clipping import Clipping
-from gradclip.record.writer import RunWriter
+from gradclip.runs.writer import RunWriter
 from gradclip.watch.instead import Instead
 from gradclip.watch.launch import Settings
 from gradclip.watch.nowhere import Nowhere

@@ -36,11 +36,11 @@ from collections.abc import Iterator
 from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.orders import place_of
 from gradclip.analysis.words import number
-from gradclip.checks.explosions import Explosion, explosion_fix, explosion_of
 from gradclip.checks.finding import Symptom
-from gradclip.checks.harm import SOON
-from gradclip.checks.largest import largest_layer
-from gradclip.checks.rates import harmful_jump
+from gradclip.checks.signs.explosions import Explosion, explosion_fix, explosion_of
+from gradclip.checks.signs.harm import SOON
+from gradclip.checks.signs.largest import largest_layer
+from gradclip.checks.signs.rates import harmful_jump
 
 
 def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:

@@ -39,13 +39,13 @@ from numpy.typing import NDArray
 
 from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.words import number
-from gradclip.checks.explosions import explosion_of
 from gradclip.checks.finding import Evidence, Symptom
-from gradclip.checks.harm import LOST, SOON, Losses, losses_of
-from gradclip.checks.largest import largest_layer
-from gradclip.checks.past import Past, past
-from gradclip.checks.rates import raised_near
-from gradclip.checks.rerun import clip_fix
+from gradclip.checks.fixes.threshold import clip_fix
+from gradclip.checks.signs.explosions import explosion_of
+from gradclip.checks.signs.harm import LOST, SOON, Losses, losses_of
+from gradclip.checks.signs.largest import largest_layer
+from gradclip.checks.signs.past import Past, past
+from gradclip.checks.signs.rates import raised_near
 
 LEAST: Final = 32
 """Losses before a step that say what was usual."""

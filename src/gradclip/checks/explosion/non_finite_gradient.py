@@ -37,10 +37,10 @@ from numpy.typing import NDArray
 from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.orders import place_of
 from gradclip.analysis.words import number, percent, plural
-from gradclip.checks.explosions import explosion_fix, explosion_of
 from gradclip.checks.finding import Evidence, Symptom
-from gradclip.checks.harm import applied_bad
-from gradclip.checks.nonfinite_at import NAMED, Broken, broken_at
+from gradclip.checks.signs.explosions import explosion_fix, explosion_of
+from gradclip.checks.signs.harm import applied_bad
+from gradclip.checks.signs.nonfinite_at import NAMED, Broken, broken_at
 
 LOST: Final = 0.9
 """Of the steps after it, those that are not finite either: weights that hold a NaN give it to every step."""

@@ -34,7 +34,7 @@ from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.orders import place_of
 from gradclip.analysis.words import number
 from gradclip.checks.finding import Evidence, Symptom
-from gradclip.checks.rates import ABOVE, LEAST, Jump, harmful_jump
+from gradclip.checks.signs.rates import ABOVE, LEAST, Jump, harmful_jump
 
 START: Final = 0.01
 """The least factor a warm-up is told to begin with: one from next to 0 spends its first steps on nothing."""

@@ -32,12 +32,12 @@ import numpy as np
 from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.orders import place_of
 from gradclip.analysis.words import number
-from gradclip.checks.explosions import explosion_of
 from gradclip.checks.finding import Evidence, Symptom
-from gradclip.checks.harm import losses_of
-from gradclip.checks.past import middle_and_spread
-from gradclip.checks.ratio import fell, typical_ratios
-from gradclip.checks.step_advice import rate_fix
+from gradclip.checks.fixes.learning_rate import rate_fix
+from gradclip.checks.signs.explosions import explosion_of
+from gradclip.checks.signs.harm import losses_of
+from gradclip.checks.signs.past import middle_and_spread
+from gradclip.checks.signs.ratio import fell, typical_ratios
 
 SMALL: Final = 1e-5
 """DeepDiagnosis's lower limit; SageMaker Debugger's is 1e-8."""

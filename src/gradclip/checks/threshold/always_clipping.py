@@ -35,8 +35,8 @@ from gradclip.analysis.candidates import last_half, would_clip
 from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.words import number, percent
 from gradclip.checks.finding import Evidence, Symptom
-from gradclip.checks.progress import STALLED, progress
-from gradclip.checks.whole_norm import WholeNorm, suggested, whole_norm_of
+from gradclip.checks.signs.progress import STALLED, progress
+from gradclip.checks.signs.whole_norm import WholeNorm, suggested, whole_norm_of
 
 FEWEST_STEPS: Final = 100
 """The first steps of a training have large norms; with fewer it may be these alone."""

@@ -36,8 +36,8 @@ import numpy as np
 from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.words import plural
 from gradclip.checks.finding import Confidence, Evidence, Severity, Symptom
-from gradclip.checks.matrices import Matrices, matrices_of
-from gradclip.checks.progress import stalls
+from gradclip.checks.signs.matrices import Matrices, matrices_of
+from gradclip.checks.signs.progress import stalls
 from gradclip.checks.vanishing import vanishing_in_depth
 
 FEWEST_STEPS: Final = 50

@@ -37,10 +37,10 @@ import numpy as np
 
 from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.words import number, percent, plural
-from gradclip.checks.falling import falls
 from gradclip.checks.finding import Confidence, Evidence, Severity, Symptom
-from gradclip.checks.matrices import Matrices, matrices_of
-from gradclip.checks.progress import STALLED, progress
+from gradclip.checks.signs.falling import falls
+from gradclip.checks.signs.matrices import Matrices, matrices_of
+from gradclip.checks.signs.progress import STALLED, progress
 
 LIMIT: Final = 3.0
 """Powers of ten from the last layer to the first: AutoTrainer's 1e-3 (Zhang et al. 2021). Nets that learn stay below 1.5 in the

@@ -30,9 +30,9 @@ from collections.abc import Iterator
 from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.orders import place_of
 from gradclip.analysis.words import percent
-from gradclip.checks.clippings import clips_never_used, judged
 from gradclip.checks.finding import Symptom
-from gradclip.checks.repeated import repeated
+from gradclip.checks.signs.clippings import clips_never_used, judged
+from gradclip.checks.signs.repeated import repeated
 
 FIX = """\
 loss.backward()

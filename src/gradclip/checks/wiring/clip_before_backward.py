@@ -31,10 +31,10 @@ from collections.abc import Iterator
 from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.orders import Order, clipping_known, place_of
 from gradclip.analysis.words import percent
-from gradclip.checks.clippings import between_backwards, clips_never_used, judged, reach
 from gradclip.checks.finding import Symptom
-from gradclip.checks.repeated import repeated
-from gradclip.record import Event
+from gradclip.checks.signs.clippings import between_backwards, clips_never_used, judged, reach
+from gradclip.checks.signs.repeated import repeated
+from gradclip.runs import Event
 
 FIX = """\
 loss.backward()  # the last one of the step

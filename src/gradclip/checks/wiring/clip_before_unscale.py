@@ -37,9 +37,9 @@ import numpy as np
 from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.orders import Order, place_of
 from gradclip.analysis.words import number, percent
-from gradclip.checks.clippings import clips_late, judged, value_at
 from gradclip.checks.finding import Evidence, Symptom
-from gradclip.checks.repeated import repeated
+from gradclip.checks.signs.clippings import clips_late, judged, value_at
+from gradclip.checks.signs.repeated import repeated
 
 MEANT: Final = 0.1
 """A threshold above this share of the loss scale was multiplied by it: usual ones lie near 1, usual scales near 65536."""

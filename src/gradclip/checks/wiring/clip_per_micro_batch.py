@@ -35,10 +35,10 @@ from collections.abc import Iterator
 from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.orders import Order, place_of
 from gradclip.analysis.words import percent
-from gradclip.checks.clippings import between_backwards, judged, reach
 from gradclip.checks.finding import Evidence, Symptom
-from gradclip.checks.repeated import repeated
-from gradclip.record import Event
+from gradclip.checks.signs.clippings import between_backwards, judged, reach
+from gradclip.checks.signs.repeated import repeated
+from gradclip.runs import Event
 
 FIX = """\
 for i, (x, y) in enumerate(loader):

@@ -33,10 +33,10 @@ from typing import Final
 from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.orders import Order, place_of
 from gradclip.analysis.words import number, percent
-from gradclip.checks.clippings import clips_late, function_of, judged, reach, value_at
 from gradclip.checks.finding import Confidence, Evidence, Symptom
-from gradclip.checks.repeated import repeated
-from gradclip.record import Event
+from gradclip.checks.signs.clippings import clips_late, function_of, judged, reach, value_at
+from gradclip.checks.signs.repeated import repeated
+from gradclip.runs import Event
 
 TIGHTER: Final = 0.999
 """A norm below this share of its threshold was held there by another one: a clipping leaves the threshold to 6 digits."""

@@ -29,9 +29,9 @@ from collections.abc import Iterator
 from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.orders import Order, place_of
 from gradclip.analysis.words import percent
-from gradclip.checks.clippings import judged, value_at
 from gradclip.checks.finding import Symptom
-from gradclip.checks.repeated import repeated
+from gradclip.checks.signs.clippings import judged, value_at
+from gradclip.checks.signs.repeated import repeated
 
 FIX = """\
 optimizer.zero_grad()  # before backward(), or after the step

@@ -32,9 +32,9 @@ import numpy as np
 from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.orders import Order, place_of
 from gradclip.analysis.words import number, percent
-from gradclip.checks.clippings import judged
 from gradclip.checks.finding import Evidence, Symptom
-from gradclip.checks.repeated import repeated
+from gradclip.checks.signs.clippings import judged
+from gradclip.checks.signs.repeated import repeated
 
 SHARE: Final = 0.4
 """A script that resets at every second step only shows it at half of them, less those at the ends."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gradclip.analysis.gathered import Optimizer
 from gradclip.checks.finding import Evidence
-from gradclip.checks.past import middle_and_spread
+from gradclip.checks.signs.past import middle_and_spread
 
 __all__ = ["SOON", "Losses", "applied_bad", "harm_after", "losses_of"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from gradclip.record.schema import APPLICATION_ID, SUFFIX, TABLE_NAMES, VERSION, RunFileError
+from gradclip.runs.schema import APPLICATION_ID, SUFFIX, TABLE_NAMES, VERSION, RunFileError
 
 __all__ = ["RunSummary", "list_runs"]
 
@@ -37,7 +37,7 @@ def list_runs(folder: str | os.PathLike[str] = "runs") -> list[RunSummary]:
     Raises:
         RunFileError: there is no such folder.
     """
-    from gradclip.record.reader import Run
+    from gradclip.runs.reader import Run
 
     if not Path(folder).is_dir():
         raise RunFileError(f"there is no folder {folder}; runs are recorded by gradclip run, into runs/ unless told otherwise")

@@ -9,8 +9,8 @@ import numpy as np
 
 from gradclip.analysis.gathered import Optimizer
 from gradclip.checks.finding import Evidence
-from gradclip.checks.harm import harm_after
-from gradclip.checks.past import WINDOW
+from gradclip.checks.signs.harm import harm_after
+from gradclip.checks.signs.past import WINDOW
 
 __all__ = ["Jump", "harmful_jump", "raised_near"]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.orders import Order, numbers_of, orders_of
-from gradclip.record import Event
+from gradclip.runs import Event
 
 __all__ = [
     "between_backwards",

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from gradclip.analysis.gathered import Floats
-from gradclip.checks.matrices import Matrices
+from gradclip.checks.signs.matrices import Matrices
 
 __all__ = ["falls"]
 

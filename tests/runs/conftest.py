@@ -1,5 +1,5 @@
 """Fixtures for the run file."""
 
-from tests.record.support import reading
+from tests.runs.support import reading
 
 __all__ = ["reading"]

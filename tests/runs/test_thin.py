@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gradclip.record import thin, thin_matrix
+from gradclip.runs import thin, thin_matrix
 
 
 @given(hnp.arrays(np.float64, st.integers(0, 300), elements=st.floats(width=64)), st.integers(8, 60))

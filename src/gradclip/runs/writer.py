@@ -28,11 +28,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gradclip.record.columns import packed
-from gradclip.record.paths import new_run_path
-from gradclip.record.process import HEARTBEAT, surroundings
-from gradclip.record.schema import ENDINGS, KINDS, Event, RunFileError, StepRow, TensorInfo, to_json
-from gradclip.record.store import Batch, RunStore, TensorRow
+from gradclip.runs.columns import packed
+from gradclip.runs.paths import new_run_path
+from gradclip.runs.process import HEARTBEAT, surroundings
+from gradclip.runs.schema import ENDINGS, KINDS, Event, RunFileError, StepRow, TensorInfo, to_json
+from gradclip.runs.store import Batch, RunStore, TensorRow
 
 __all__ = ["RunWriter"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gradclip.record.schema import APPLICATION_ID, ENDINGS, KINDS, PAGE_SIZE, TABLES, VERSION
-from tests.record.support import recorded
+from gradclip.runs.schema import APPLICATION_ID, ENDINGS, KINDS, PAGE_SIZE, TABLES, VERSION
+from tests.runs.support import recorded
 
 MANUAL = Path(__file__).parents[2] / "docs" / "run-file.md"
 

@@ -11,8 +11,8 @@ import sys
 import numpy as np
 import pytest
 
-from gradclip.record import ABSENT, RunWriter, StepRow, TensorInfo
-from gradclip.record.export import ExportError, export, export_tensorboard
+from gradclip.runs import ABSENT, RunWriter, StepRow, TensorInfo
+from gradclip.runs.export import ExportError, export, export_tensorboard
 
 NAMES = ["w", 'a "quoted", name\nin two lines', "w"]
 
@@ -121,8 +121,8 @@ def test_no_export_loads_a_framework(run, tmp_path):
     pytest.importorskip("tensorboard")
     program = """
 import sys
-from gradclip.record import Run
-from gradclip.record.export import export
+from gradclip.runs import Run
+from gradclip.runs.export import export
 with Run.open(sys.argv[1]) as run:
     export(run, sys.argv[2], "tensorboard")
 print(sorted({"torch", "tensorflow"} & set(sys.modules)))

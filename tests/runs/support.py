@@ -9,13 +9,13 @@ import sys
 import numpy as np
 import pytest
 
-from gradclip.record import Run, RunWriter, StepRow, TensorInfo
+from gradclip.runs import Run, RunWriter, StepRow, TensorInfo
 
 PREFIX = "recording stopped, training goes on: "
 
 PRELUDE = """
 import os, signal, sys, time, warnings
-from gradclip.record import *
+from gradclip.runs import *
 def add(writer, step, width=8):
     writer.add_step(StepRow(step=step, loss=1.0 / (step + 1), norm=float(step)))
     writer.add_tensor_row(step, 0, "norm", [float(step)] * width)

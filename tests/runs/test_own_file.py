@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gradclip.record import RunFileError, RunWriter, list_runs, new_run_path
-from tests.record.support import PREFIX, start, train_on
+from gradclip.runs import RunFileError, RunWriter, list_runs, new_run_path
+from tests.runs.support import PREFIX, start, train_on
 
 
 def test_a_second_run_never_writes_into_the_file_of_the_first(tmp_path, reading):

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.checks.finding import Evidence
-from gradclip.checks.harm import SOON, Losses, applied_bad, harm_after, losses_of
-from gradclip.checks.past import past
-from gradclip.checks.rerun import clip_fix, start_fix
+from gradclip.checks.fixes.threshold import clip_fix, start_fix
+from gradclip.checks.signs.harm import SOON, Losses, applied_bad, harm_after, losses_of
+from gradclip.checks.signs.past import past
 
 __all__ = ["Explosion", "explosion_fix", "explosion_of"]
 

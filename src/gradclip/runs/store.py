@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from gradclip.record.schema import (
+from gradclip.runs.schema import (
     APPLICATION_ID,
     KINDS,
     PAGE_SIZE,

@@ -8,7 +8,7 @@ import time
 from itertools import count
 from pathlib import Path
 
-from gradclip.record.schema import SUFFIX, RunFileError
+from gradclip.runs.schema import SUFFIX, RunFileError
 
 __all__ = ["new_run_path"]
 

@@ -16,11 +16,11 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from gradclip.record.columns import COLUMNS, Steps, TensorRows, steps_from, tensor_rows_from, unpacked
-from gradclip.record.opening import connect, damaged
-from gradclip.record.process import status_of
-from gradclip.record.schema import KINDS, Event, TensorInfo
-from gradclip.record.thin import bucket_length
+from gradclip.runs.columns import COLUMNS, Steps, TensorRows, steps_from, tensor_rows_from, unpacked
+from gradclip.runs.opening import connect, damaged
+from gradclip.runs.process import status_of
+from gradclip.runs.schema import KINDS, Event, TensorInfo
+from gradclip.runs.thin import bucket_length
 
 __all__ = ["Run"]
 
@@ -39,7 +39,7 @@ class Run:
     """A recorded run; every call reads what is in the file at that moment (``snapshot`` holds the moment for several calls).
 
     >>> import tempfile
-    >>> from gradclip.record import RunWriter, StepRow, TensorInfo, new_run_path
+    >>> from gradclip.runs import RunWriter, StepRow, TensorInfo, new_run_path
     >>> folder = tempfile.TemporaryDirectory()
     >>> writer = RunWriter(new_run_path(folder.name, "train.py"), {"title": "a test"})
     >>> writer.add_tensors([TensorInfo("w", (2, 2)), TensorInfo("b", (2,))])

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gradclip.record import ABSENT, KINDS, Event, Run, RunWriter, StepRow, TensorInfo
-from gradclip.record.schema import FLAGS, REALS
+from gradclip.runs import ABSENT, KINDS, Event, Run, RunWriter, StepRow, TensorInfo
+from gradclip.runs.schema import FLAGS, REALS
 
 numbers = st.none() | st.floats(width=64)
 rows = st.builds(
@@ -245,7 +245,7 @@ def test_wrong_words_are_named(tmp_path, reading):
 
 def test_importing_it_loads_no_framework():
     program = (
-        "import sys, gradclip.record; print(sorted({'torch', 'jax', 'plotly', 'pyarrow', 'tensorboard'} & set(sys.modules)))"
+        "import sys, gradclip.runs; print(sorted({'torch', 'jax', 'plotly', 'pyarrow', 'tensorboard'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

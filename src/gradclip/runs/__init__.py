@@ -3,13 +3,13 @@
 `RunWriter` writes it, `Run` reads it; nothing here knows a framework. The tables are described in docs/run-file.md.
 """
 
-from gradclip.record.columns import Steps, TensorRows
-from gradclip.record.opening import RunSummary, list_runs
-from gradclip.record.paths import new_run_path
-from gradclip.record.reader import Run
-from gradclip.record.schema import ABSENT, ENDINGS, KINDS, Event, RunFileError, StepRow, TensorInfo
-from gradclip.record.thin import thin, thin_matrix
-from gradclip.record.writer import RunWriter
+from gradclip.runs.columns import Steps, TensorRows
+from gradclip.runs.opening import RunSummary, list_runs
+from gradclip.runs.paths import new_run_path
+from gradclip.runs.reader import Run
+from gradclip.runs.schema import ABSENT, ENDINGS, KINDS, Event, RunFileError, StepRow, TensorInfo
+from gradclip.runs.thin import thin, thin_matrix
+from gradclip.runs.writer import RunWriter
 
 __all__ = [
     "ABSENT",

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gradclip.record import RunWriter, StepRow, TensorInfo
-from gradclip.record.schema import to_json
+from gradclip.runs import RunWriter, StepRow, TensorInfo
+from gradclip.runs.schema import to_json
 
 
 def test_rows_of_many_threads_all_arrive(tmp_path, reading):

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradclip.errors import GradclipError
-from gradclip.record.columns import Steps
-from gradclip.record.reader import Run
-from gradclip.record.schema import ABSENT, FLAGS, KINDS, to_json
+from gradclip.runs.columns import Steps
+from gradclip.runs.reader import Run
+from gradclip.runs.schema import ABSENT, FLAGS, KINDS, to_json
 
 __all__ = ["FORMATS", "ExportError", "export", "export_csv", "export_parquet", "export_tensorboard"]
 

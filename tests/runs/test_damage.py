@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from gradclip.errors import GradclipError
-from gradclip.record import KINDS, Run, RunFileError, RunWriter, StepRow
-from gradclip.record.schema import VERSION
-from tests.record.support import recorded
+from gradclip.runs import KINDS, Run, RunFileError, RunWriter, StepRow
+from gradclip.runs.schema import VERSION
+from tests.runs.support import recorded
 
 
 def read_everything(path):

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from gradclip.record import RunFileError, RunWriter, StepRow, new_run_path
-from gradclip.record import writer as writer_module
-from tests.record.support import PREFIX, recorded, run_program, train_on
+from gradclip.runs import RunFileError, RunWriter, StepRow, new_run_path
+from gradclip.runs import writer as writer_module
+from tests.runs.support import PREFIX, recorded, run_program, train_on
 
 
 def test_a_full_disk_is_told_once_and_what_was_written_stays(tmp_path, reading):

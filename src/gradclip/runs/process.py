@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from gradclip.record.schema import VERSION
+from gradclip.runs.schema import VERSION
 
 __all__ = ["status_of", "surroundings"]
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from gradclip.record import Run, RunWriter, StepRow
-from gradclip.record.process import STALE, status_of, surroundings
-from tests.record.support import run_program, running
+from gradclip.runs import Run, RunWriter, StepRow
+from gradclip.runs.process import STALE, status_of, surroundings
+from tests.runs.support import run_program, running
 
 FLUSHING = """
 writer = RunWriter(sys.argv[1])
@@ -196,7 +196,7 @@ def test_the_age_of_the_last_sign_of_life_decides_where_the_process_cannot_be_se
 
 
 def test_an_idle_run_gives_signs_of_life(tmp_path, reading, monkeypatch):
-    monkeypatch.setattr("gradclip.record.writer.HEARTBEAT", 0.01)
+    monkeypatch.setattr("gradclip.runs.writer.HEARTBEAT", 0.01)
     writer = RunWriter(tmp_path / "run.gradclip", interval=0.01)
     run = reading(writer.path)
     first = run.meta["heartbeat"]

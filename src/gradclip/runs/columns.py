@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gradclip.record.schema import ABSENT, COUNTS, FLAGS, REALS
+from gradclip.runs.schema import ABSENT, COUNTS, FLAGS, REALS
 
 __all__ = ["Steps", "TensorRows"]
 

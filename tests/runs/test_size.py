@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradclip.record import Event, RunWriter, StepRow, TensorInfo
+from gradclip.runs import Event, RunWriter, StepRow, TensorInfo
 
 TENSORS, STEPS = 148, 4000
 

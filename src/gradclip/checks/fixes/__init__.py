@@ -1,0 +1,1 @@
+"""What the checks advise, as code with this run's own numbers."""
