@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from gradclip import parse
+from gradclip.analysis.advice import suggestion_of
 from gradclip.analysis.candidates import candidates, would_clip
-from gradclip.analysis.suggestion import suggest, suggestion_of
+from gradclip.analysis.suggestion import suggest
 from tests.analysis.runs import read, recorded
 
 QUIET = np.random.default_rng(0).normal(1.0, 0.1, 1000)
@@ -127,3 +128,19 @@ def test_every_recipe_can_be_used(norms):
 
 def test_a_clipped_run_is_said_to_be_one():
     assert "The run was clipped" in suggest(QUIET, clipped=True).notes[-1]
+
+
+def test_a_run_that_exploded_is_advised_from_the_steps_before(tmp_path):
+    norms = [1.0 + 0.01 * (step % 7) for step in range(150)] + [10.0**power for power in range(2, 32)]
+    losses = [2.0 - 0.01 * step for step in range(150)] + [10.0**power for power in range(2, 32)]
+    (optimizer,) = read(recorded(tmp_path / "a", [[norm] for norm in norms], losses=losses)).optimizers
+    advice = suggestion_of(optimizer)
+    assert advice.recipe == "global_norm:2.1"  # twice the 99th percentile of the sound ones
+    assert advice.notes[0] == "The norms exploded: this rests on the steps before 150 alone."
+
+
+def test_a_run_that_exploded_at_once_is_advised_from_its_first_norm(tmp_path):
+    grows = [10.0**power for power in range(30)]
+    (optimizer,) = read(recorded(tmp_path / "a", [[norm] for norm in grows], losses=grows)).optimizers
+    assert suggestion_of(optimizer).recipe == "global_norm:1.0"
+    assert "the first step alone" in suggestion_of(optimizer).notes[0]

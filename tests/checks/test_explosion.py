@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import gradclip
+from gradclip.analysis.explosions import EARLY, RUNAWAY, TIMES
 from gradclip.analysis.gathered import gather
-from gradclip.checks.signs.explosions import EARLY, RUNAWAY, TIMES
-from gradclip.checks.signs.harm import LOST, SIGMAS, SOON
-from gradclip.checks.signs.past import WINDOW, past
+from gradclip.analysis.harm import LOST, SIGMAS, SOON
+from gradclip.analysis.past import WINDOW, past
 from gradclip.runs import Run
 from tests.analysis.runs import recorded
 from tests.checks.support import findings, found, recorded_training

@@ -91,9 +91,9 @@ def test_json_holds_everything_and_no_number_that_json_does_not_know():
 
 def test_a_manual_page_as_markdown_marks_code_and_as_text_indents_it():
     manual = Manual.parse(
-        "x", "A fault.\n\nWhy it is bad:\n    It hurts.\n\nWrong:\n    a()\n\n    b()\n\nReferences:\n    - https://x.y\n"
+        "x", "A fault.\n\nWhy it is bad:\n    ``It`` hurts.\n\nWrong:\n    a()\n\n    b()\n\nReferences:\n    - https://x.y\n"
     )
     assert manual.to_markdown() == (
-        "### x\n\nA fault.\n\n**Why it is bad.** It hurts.\n\n**Wrong**\n\n```python\na()\n\nb()\n```\n\n**References**\n\n- https://x.y"
+        "### x\n\nA fault.\n\n**Why it is bad.** `It` hurts.\n\n**Wrong**\n\n```python\na()\n\nb()\n```\n\n**References**\n\n- https://x.y"
     )
     assert "Wrong:\n    a()\n\n    b()" in str(manual)

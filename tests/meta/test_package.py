@@ -125,6 +125,12 @@ class TestReadme:
         between = self.text.split("<!-- recipes: written by `gradclip recipes --markdown` -->")[1].split("<!-- /recipes -->")[0]
         assert between.strip() == markdown().strip()
 
+    def test_the_manual_of_the_findings_is_current(self):
+        from gradclip.cli.findings import markdown
+
+        manual = (ROOT / "docs" / "findings-manual.md").read_text()
+        assert manual.split("<!-- manual -->")[1].split("<!-- /manual -->")[0].strip() == markdown().strip()
+
     def test_links_lead_somewhere(self):
         for link in re.findall(r"\]\((?!http)([^)#]+)", self.text):
             assert (ROOT / link).exists(), link

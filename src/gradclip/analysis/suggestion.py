@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradclip.analysis.candidates import finite_norms, last_half, would_clip
-from gradclip.analysis.gathered import Layers, Optimizer
+from gradclip.analysis.gathered import Layers
 from gradclip.analysis.words import number, percent, plural
 
-__all__ = ["Choice", "Suggestion", "suggest", "suggestion_of"]
+__all__ = ["Choice", "Suggestion", "suggest"]
 
 ENOUGH = 100
 """With fewer steps a high percentile is one step or two."""
@@ -98,12 +98,6 @@ def suggest(norms: ArrayLike, layers: Layers | None = None, *, bad: int = 0, cli
     first = [guard, top] if not len(spikes) else [top, guard]
     own = _own_threshold(layers, SPIKE * middle) if layers is not None and len(spikes) else None
     return Suggestion((*([own] if own else []), *(c for c in first if c), *_moving()), notes)
-
-
-def suggestion_of(optimizer: Optimizer) -> Suggestion:
-    """Suggest a recipe for one optimizer of a run."""
-    bad, clipped = int(optimizer.bad.sum()), bool(optimizer.steps.clipped.any())
-    return suggest(optimizer.norms, optimizer.layers, bad=bad, clipped=clipped)
 
 
 def _global(recent: Floats, threshold: float, why: str) -> Choice | None:

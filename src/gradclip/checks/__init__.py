@@ -10,8 +10,9 @@ is its name, its folder its family, its docstring its manual page; a new file is
 
 from __future__ import annotations
 
+from gradclip.analysis.evidence import Evidence
 from gradclip.checks.checking import check
-from gradclip.checks.finding import Evidence, Finding, Symptom
+from gradclip.checks.finding import Finding, Symptom
 from gradclip.checks.manual import Manual
 from gradclip.checks.registry import CHECKS, FAMILIES, Check
 

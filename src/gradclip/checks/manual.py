@@ -43,12 +43,18 @@ class Manual:
 
     def to_markdown(self) -> str:
         """Return the page for the documentation."""
-        parts = [
-            f"**{title}**\n\n```python\n{text}\n```" if title in CODE else f"**{title}.** {text}"
-            if title != "References" else f"**References**\n\n{text}"
-            for title, text in self.sections.items()
-        ]  # fmt: skip
-        return "\n\n".join([f"### {self.name}", self.what, *parts])
+        sections = [_section(title, text) for title, text in self.sections.items()]
+        return "\n\n".join([f"### {self.name}", _prose(self.what), *sections])
+
+
+def _section(title: str, text: str) -> str:
+    if title in CODE:
+        return f"**{title}**\n\n```python\n{text}\n```"
+    return f"**{title}**\n\n{text}" if title == "References" else f"**{title}.** {_prose(text)}"
+
+
+def _prose(text: str) -> str:
+    return text.replace("``", "`")
 
 
 def _indented(text: str) -> str:

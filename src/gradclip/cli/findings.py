@@ -47,10 +47,13 @@ def _list() -> None:
 
 def markdown() -> str:
     """Return every manual page, family by family."""
+    from importlib import import_module
+
     from gradclip.checks import CHECKS, FAMILIES
 
     parts = []
     for family in FAMILIES:
+        about = (import_module(f"gradclip.checks.{family}").__doc__ or "").strip()
         pages = [check.manual.to_markdown() for check in CHECKS.values() if check.family == family]
-        parts += [f"## {family.replace('_', ' ').capitalize()}", *pages]
+        parts += [f"## {family.replace('_', ' ').capitalize()}", about, *pages]
     return "\n\n".join(parts)

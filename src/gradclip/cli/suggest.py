@@ -24,7 +24,7 @@ def suggest(run: RunPath = None) -> None:
 
 
 def _parts(run: Gathered) -> Iterator[str | Table]:
-    from gradclip.analysis.suggestion import suggestion_of
+    from gradclip.analysis.advice import suggestion_of
     from gradclip.report.choices import choice_table
     from gradclip.report.histogram import candidate_table
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from gradclip import __version__
+from gradclip.analysis.advice import suggestion_of
 from gradclip.analysis.gathered import Gathered, Optimizer
-from gradclip.analysis.suggestion import suggestion_of
 from gradclip.analysis.verdict import verdict
 from gradclip.analysis.words import moment, number, percent
 from gradclip.checks.finding import Finding

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from gradclip.analysis.advice import suggestion_of
 from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.grouping import common_prefix
-from gradclip.analysis.suggestion import suggestion_of
 from gradclip.analysis.verdict import verdict
 from gradclip.analysis.words import number, plural, short
 from gradclip.checks.finding import Finding

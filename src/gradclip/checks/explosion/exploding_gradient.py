@@ -33,12 +33,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gradclip.analysis.explosions import Explosion, explosion_of
 from gradclip.analysis.gathered import Gathered, Optimizer
+from gradclip.analysis.harm import SOON
 from gradclip.analysis.orders import place_of
 from gradclip.analysis.words import number
 from gradclip.checks.finding import Symptom
-from gradclip.checks.signs.explosions import Explosion, explosion_fix, explosion_of
-from gradclip.checks.signs.harm import SOON
+from gradclip.checks.fixes.threshold import explosion_fix
 from gradclip.checks.signs.largest import largest_layer
 from gradclip.checks.signs.rates import harmful_jump
 

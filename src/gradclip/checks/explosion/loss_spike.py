@@ -37,14 +37,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gradclip.analysis.evidence import Evidence
+from gradclip.analysis.explosions import explosion_of
 from gradclip.analysis.gathered import Gathered, Optimizer
+from gradclip.analysis.harm import LOST, SOON, Losses, losses_of
+from gradclip.analysis.past import Past, past
 from gradclip.analysis.words import number
-from gradclip.checks.finding import Evidence, Symptom
+from gradclip.checks.finding import Symptom
 from gradclip.checks.fixes.threshold import clip_fix
-from gradclip.checks.signs.explosions import explosion_of
-from gradclip.checks.signs.harm import LOST, SOON, Losses, losses_of
 from gradclip.checks.signs.largest import largest_layer
-from gradclip.checks.signs.past import Past, past
 from gradclip.checks.signs.rates import raised_near
 
 LEAST: Final = 32

@@ -34,12 +34,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gradclip.analysis.evidence import Evidence
+from gradclip.analysis.explosions import explosion_of
 from gradclip.analysis.gathered import Gathered, Optimizer
+from gradclip.analysis.harm import applied_bad
 from gradclip.analysis.orders import place_of
 from gradclip.analysis.words import number, percent, plural
-from gradclip.checks.finding import Evidence, Symptom
-from gradclip.checks.signs.explosions import explosion_fix, explosion_of
-from gradclip.checks.signs.harm import applied_bad
+from gradclip.checks.finding import Symptom
+from gradclip.checks.fixes.threshold import explosion_fix
 from gradclip.checks.signs.nonfinite_at import NAMED, Broken, broken_at
 
 LOST: Final = 0.9

@@ -3,77 +3,71 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
-from gradclip.analysis.candidates import finite_norms
-from gradclip.analysis.gathered import Gathered, Layers, Optimizer
-from gradclip.analysis.suggestion import Choice, suggest
+from gradclip.analysis.advice import suggestion_before, suggestion_of
+from gradclip.analysis.explosions import Explosion
+from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.words import number
 
-__all__ = ["choice_before", "clip_fix", "script_of", "start_fix"]
+__all__ = ["clip_fix", "explosion_fix", "script_of"]
 
 USUAL: Final = "global_norm:1.0"
 """What most published recipes clip with; for a run without a norm to learn from."""
-SHORT: Final = 0.01
-"""Of the weights, as the longest step of SGD. Of the thresholds tried on four nets that diverged at once (dense, linear, RNN,
-LSTM), which were the first norm, 1, and 0.1 or 0.01 of the weights over the learning rate, it gave the lowest loss in each."""
 LOWER: Final = 10.0
 """By which a learning rate is lowered at a time."""
+WITH_A_VALUE: Final = ("-W", "-X", "--check-hash-based-pycs")
+"""Python's own options that stand apart from their values."""
 
 
 def script_of(run: Gathered) -> str:
-    """Return the command line behind ``python``; ``train.py`` where it is not known."""
+    """Return the command line behind ``python`` and its options; ``train.py`` where it is not known."""
     command = run.meta.get("command")
-    words = [str(word) for word in command[1:]] if isinstance(command, list) else []
+    words = _without_options([str(word) for word in command[1:]]) if isinstance(command, list) else []
     known = words and (words[0].endswith(".py") or words[0] == "-m")
     return shlex.join(words) if known else "train.py"
 
 
-def choice_before(optimizer: Optimizer, step: int) -> Choice | None:
-    """Suggest a recipe from the steps before one: norms that have exploded say nothing about what is usual."""
-    steps, layers = optimizer.steps, optimizer.layers
-    rows = layers.steps < step
-    earlier = Layers(layers.groups, layers.steps[rows], layers.norms[rows], layers.missing[rows])
-    norms = finite_norms(steps.norm[(steps.step < step) & ~steps.missing["norm"]])
-    choices = suggest(norms, earlier).choices
-    return choices[0] if choices else None
-
-
 def clip_fix(run: Gathered, optimizer: Optimizer, step: int) -> str:
     """Return the command and the line of code, with the threshold that the steps before ``step`` ask for."""
-    choice = choice_before(optimizer, step)
-    if choice is None:
+    choices = suggestion_before(optimizer, step).choices
+    if not choices:
         return _told(run, USUAL, "the usual first try: this run has no sound norm to learn a threshold from")
-    return _told(run, choice.recipe, f"before step {step:,} it would have clipped {choice.share}")
+    return _told(run, choices[0].recipe, f"before step {step:,} it would have clipped {choices[0].share}")
 
 
-def start_fix(run: Gathered, optimizer: Optimizer) -> str:
-    """Return the same for a run that broke in its first steps: its only sound norm is the first.
-
-    The threshold is at most that norm, and with plain SGD no step is longer than ``SHORT`` of the weights; and since it may be
-    the learning rate that is too large for any gradient, a lower one is told, too.
-    """
-    steps = optimizer.steps
-    norms = finite_norms(steps.norm)
-    weights = finite_norms(steps.weight_norm)
-    rate = float(np.nanmax(optimizer.rates[0])) if optimizer.rates.size else 0.0
-    limits = [float(norms[0])] if len(norms) else []
-    if rate > 0 and len(weights) and weights[0] > 0:
-        limits.append(SHORT * float(weights[0]) / rate)
-    if not limits or not min(limits) > 0:
+def explosion_fix(run: Gathered, optimizer: Optimizer, found: Explosion) -> str:
+    """Return the same for norms that exploded; in the first steps it may be the learning rate, so a lower one is told, too."""
+    if found.kind != "early":
+        return clip_fix(run, optimizer, found.step)
+    choices = suggestion_of(optimizer).choices
+    if not choices:
         return _told(run, USUAL, "the usual first try")
-    fix = _told(
-        run, f"global_norm:{float(f'{min(limits):.2g}')}", "from the first step alone: those after it were broken already"
-    )
+    rate = float(np.nanmax(optimizer.rates[0])) if optimizer.rates.size else 0.0
     lower = f"\n# it broke within its first steps, so also try lr={number(rate / LOWER)} in place of {number(rate)}"
+    fix = _told(run, choices[0].recipe, "from the first step alone: those after it were broken already")
     return fix + (lower if rate > 0 else "")
 
 
 def _told(run: Gathered, recipe: str, why: str) -> str:
-    return (
-        f"gradclip run --clip {shlex.quote(recipe)} {script_of(run)}  # {why}\n"
-        f"# or in the code, once before the loop:\n"
-        f'gradclip.attach(optimizer, "{recipe}")'
+    again = (
+        f"gradclip replay --clip {shlex.quote(recipe)} {shlex.quote(str(run.path))}  # does it help? beside an unchanged rerun"
     )
+    lines = [
+        f"gradclip run --clip {shlex.quote(recipe)} {script_of(run)}  # {why}",
+        *([again] if run.meta.get("watched") else []),
+        "# or in the code, once before the loop:",
+        f'gradclip.attach(optimizer, "{recipe}")',
+    ]
+    return "\n".join(lines)
+
+
+def _without_options(words: Sequence[str]) -> list[str]:
+    """Leave out what Python itself takes, up to the script or ``-m``."""
+    at = 0
+    while at < len(words) and words[at].startswith("-") and words[at] not in ("-m", "-c", "-"):
+        at += 2 if words[at] in WITH_A_VALUE else 1
+    return list(words[at:])

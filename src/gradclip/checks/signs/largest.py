@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from gradclip.analysis.evidence import Evidence
 from gradclip.analysis.gathered import Optimizer
-from gradclip.checks.finding import Evidence
 
 __all__ = ["largest_layer"]
 

@@ -7,10 +7,10 @@ from typing import Final
 
 import numpy as np
 
+from gradclip.analysis.evidence import Evidence
 from gradclip.analysis.gathered import Optimizer
-from gradclip.checks.finding import Evidence
-from gradclip.checks.signs.harm import harm_after
-from gradclip.checks.signs.past import WINDOW
+from gradclip.analysis.harm import harm_after
+from gradclip.analysis.past import WINDOW
 
 __all__ = ["Jump", "harmful_jump", "raised_near"]
 

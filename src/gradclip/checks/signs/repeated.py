@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from gradclip.analysis.evidence import Evidence
 from gradclip.analysis.orders import Order
-from gradclip.checks.finding import Evidence
 
 __all__ = ["HALF", "repeated"]
 

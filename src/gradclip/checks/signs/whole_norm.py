@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gradclip.analysis.advice import suggestion_of
 from gradclip.analysis.gathered import Floats, Gathered, Optimizer
 from gradclip.analysis.orders import orders_of, place_of
-from gradclip.analysis.suggestion import suggestion_of
 from gradclip.clipping import Clipping
 from gradclip.errors import GradclipError
 from gradclip.norms import L2

@@ -30,10 +30,11 @@ from typing import Final
 
 import numpy as np
 
+from gradclip.analysis.evidence import Evidence
 from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.orders import place_of
 from gradclip.analysis.words import number
-from gradclip.checks.finding import Evidence, Symptom
+from gradclip.checks.finding import Symptom
 from gradclip.checks.signs.rates import ABOVE, LEAST, Jump, harmful_jump
 
 START: Final = 0.01

@@ -29,14 +29,15 @@ from typing import Final
 
 import numpy as np
 
+from gradclip.analysis.evidence import Evidence
+from gradclip.analysis.explosions import explosion_of
 from gradclip.analysis.gathered import Gathered, Optimizer
+from gradclip.analysis.harm import losses_of
 from gradclip.analysis.orders import place_of
+from gradclip.analysis.past import middle_and_spread
 from gradclip.analysis.words import number
-from gradclip.checks.finding import Evidence, Symptom
+from gradclip.checks.finding import Symptom
 from gradclip.checks.fixes.learning_rate import rate_fix
-from gradclip.checks.signs.explosions import explosion_of
-from gradclip.checks.signs.harm import losses_of
-from gradclip.checks.signs.past import middle_and_spread
 from gradclip.checks.signs.ratio import fell, typical_ratios
 
 SMALL: Final = 1e-5

@@ -31,9 +31,10 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from gradclip.analysis.evidence import Evidence
 from gradclip.analysis.gathered import Floats, Gathered, Optimizer
 from gradclip.analysis.words import number, plural
-from gradclip.checks.finding import Evidence, Symptom
+from gradclip.checks.finding import Symptom
 from gradclip.checks.signs.progress import has_learned
 from gradclip.checks.signs.whole_norm import WholeNorm, suggested, whole_norm_of
 

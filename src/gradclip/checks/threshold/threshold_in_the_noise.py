@@ -31,10 +31,11 @@ from typing import Final
 import numpy as np
 
 from gradclip.analysis.candidates import last_half, would_clip
+from gradclip.analysis.evidence import Evidence
 from gradclip.analysis.gathered import Floats, Gathered, Optimizer
 from gradclip.analysis.suggestion import SPIKE
 from gradclip.analysis.words import number, percent
-from gradclip.checks.finding import Evidence, Symptom
+from gradclip.checks.finding import Symptom
 from gradclip.checks.signs.progress import has_learned, stalls
 from gradclip.checks.signs.whole_norm import suggested, whole_norm_of
 

@@ -33,9 +33,10 @@ from typing import Final
 
 import numpy as np
 
+from gradclip.analysis.evidence import Evidence
 from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.words import plural
-from gradclip.checks.finding import Confidence, Evidence, Severity, Symptom
+from gradclip.checks.finding import Confidence, Severity, Symptom
 from gradclip.checks.signs.matrices import Matrices, matrices_of
 from gradclip.checks.signs.progress import stalls
 from gradclip.checks.vanishing import vanishing_in_depth

@@ -30,9 +30,10 @@ from typing import Final
 
 import numpy as np
 
+from gradclip.analysis.evidence import Evidence
 from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.words import plural
-from gradclip.checks.finding import Evidence, Symptom
+from gradclip.checks.finding import Symptom
 
 FEWEST_STEPS: Final = 50
 """A part that is unfrozen after a warm-up of a few steps has its gradient by then."""

@@ -29,9 +29,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from gradclip.analysis.evidence import Evidence
 from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.words import plural
-from gradclip.checks.finding import Evidence, Symptom
+from gradclip.checks.finding import Symptom
 
 ENOUGH: Final = 10
 """Steps of the others; with fewer, its turn may still have been to come."""

@@ -32,10 +32,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from gradclip.analysis.evidence import Evidence
 from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.orders import Order, place_of
 from gradclip.analysis.words import percent
-from gradclip.checks.finding import Evidence, Symptom
+from gradclip.checks.finding import Symptom
 from gradclip.checks.signs.clippings import between_backwards, judged, reach
 from gradclip.checks.signs.repeated import repeated
 from gradclip.runs import Event

@@ -30,10 +30,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from gradclip.analysis.evidence import Evidence
 from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.orders import Order, place_of
 from gradclip.analysis.words import number, percent
-from gradclip.checks.finding import Confidence, Evidence, Symptom
+from gradclip.checks.finding import Confidence, Symptom
 from gradclip.checks.signs.clippings import clips_late, function_of, judged, reach, value_at
 from gradclip.checks.signs.repeated import repeated
 from gradclip.runs import Event

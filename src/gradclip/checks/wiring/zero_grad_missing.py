@@ -29,10 +29,11 @@ from typing import Final
 
 import numpy as np
 
+from gradclip.analysis.evidence import Evidence
 from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.orders import Order, place_of
 from gradclip.analysis.words import number, percent
-from gradclip.checks.finding import Evidence, Symptom
+from gradclip.checks.finding import Symptom
 from gradclip.checks.signs.clippings import judged
 from gradclip.checks.signs.repeated import repeated
 

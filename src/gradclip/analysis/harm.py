@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gradclip.analysis.evidence import Evidence
 from gradclip.analysis.gathered import Optimizer
-from gradclip.checks.finding import Evidence
-from gradclip.checks.signs.past import middle_and_spread
+from gradclip.analysis.past import middle_and_spread
 
 __all__ = ["SOON", "Losses", "applied_bad", "harm_after", "losses_of"]
 

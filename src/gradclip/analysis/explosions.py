@@ -9,13 +9,12 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gradclip.analysis.gathered import Gathered, Optimizer
-from gradclip.checks.finding import Evidence
-from gradclip.checks.fixes.threshold import clip_fix, start_fix
-from gradclip.checks.signs.harm import SOON, Losses, applied_bad, harm_after, losses_of
-from gradclip.checks.signs.past import past
+from gradclip.analysis.evidence import Evidence
+from gradclip.analysis.gathered import Optimizer
+from gradclip.analysis.harm import SOON, Losses, applied_bad, harm_after, losses_of
+from gradclip.analysis.past import past
 
-__all__ = ["Explosion", "explosion_fix", "explosion_of"]
+__all__ = ["Explosion", "explosion_of"]
 
 LEAST: Final = 20
 """Norms before a step that say what was usual; the median deviation of fewer is itself chance."""
@@ -142,8 +141,3 @@ def _lost(optimizer: Optimizer) -> Evidence:
 
 def _norm(value: float, limit: float, step: int) -> Evidence:
     return Evidence("gradient norm", float(value), float(limit), step)
-
-
-def explosion_fix(run: Gathered, optimizer: Optimizer, found: Explosion) -> str:
-    """Return what mends it, with a threshold from the steps before."""
-    return start_fix(run, optimizer) if found.kind == "early" else clip_fix(run, optimizer, found.step)
