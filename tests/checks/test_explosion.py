@@ -211,7 +211,8 @@ def test_norms_that_grow_while_the_loss_falls(tmp_path):
 
 @pytest.mark.parametrize(("times", "level", "expected"), [(2.0, 50.0, [EXPLODING]), (0.5, 50.0, []), (2.0, 5.0, [])])
 def test_an_explosion_in_the_first_steps(tmp_path, times, level, expected):
-    norms, losses = np.array([1.0, 1.0, times * EARLY] + [0.5] * 57), np.array([2.0, 2.0, 2.0] + [level] * 57)
+    # the norms stay high: one that comes back is judged as a single peak
+    norms, losses = np.array([1.0, 1.0] + [times * EARLY] * 58), np.array([2.0, 2.0, 2.0] + [level] * 57)
     path = numbers(tmp_path / "a.gradclip", norms, losses)
     assert found(path, "explosion") == expected
     if expected:
@@ -456,3 +457,30 @@ def test_losses_that_stand_out_all_the_time_need_more_than_three_in_a_row(tmp_pa
     rows = [[1.0]] * 400
     assert found(recorded(tmp_path / "common.gradclip", rows, losses=common), "explosion") == []
     assert found(recorded(tmp_path / "rare.gradclip", rows, losses=rare), "explosion") == ["loss-spike"]
+
+
+def early_peak(height, after, ended):
+    """A peak of ``height`` in the fifth norm, losses that lie at ``after`` for 60 steps and end at ``ended``."""
+    norms = [1.0, 1.0, 1.0, 8.0, height] + [1.5] * 195
+    losses = [2.0] * 4 + [after] * 60 + [ended] * 136
+    return [[norm] for norm in norms], losses
+
+
+@pytest.mark.parametrize(
+    ("height", "after", "ended", "told"),
+    [
+        (20.0, 9.0, 1.9, ["exploding-gradient"]),
+        (14.0, 9.0, 1.9, []),  # not ten times the norms after it
+        (20.0, 3.9, 1.9, []),  # not twice the first losses
+        (20.0, 9.0, 0.9, []),  # it learned in the end
+    ],
+)
+def test_a_peak_in_the_first_steps_that_the_run_never_made_up_for(tmp_path, height, after, ended, told):
+    rows, losses = early_peak(height, after, ended)
+    assert found(recorded(tmp_path / "a.gradclip", rows, losses=losses), "explosion") == told
+
+
+def test_norms_that_rise_early_and_stay_are_no_explosion(tmp_path):
+    """Rewards that come in after a while: the losses and the norms of a value function grow, and stay."""
+    rows = [[1.0]] * 4 + [[20.0]] * 196
+    assert found(recorded(tmp_path / "a.gradclip", rows, losses=[2.0] * 4 + [9.0] * 196), "explosion") == []

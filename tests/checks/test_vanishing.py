@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import cycle, islice, pairwise
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+from gradclip.analysis.gathered import gather
 from gradclip.checks.signs.falling import falls
 from gradclip.checks.signs.matrices import Matrices, matrices_of
-from gradclip.runs import ABSENT, RunWriter, StepRow, TensorInfo
+from gradclip.runs import ABSENT, Run, RunWriter, StepRow, TensorInfo
 from tests.analysis.runs import read, recorded
 from tests.checks.support import findings, found, recorded_training
 from tests.checks.trainings import CLASSES, WIDTH, batches, he, net, trained, xavier
@@ -412,3 +414,14 @@ def test_two_optimizers_are_told_apart(tmp_path):
 @pytest.mark.parametrize("steps", [0, 1, 3, 30])
 def test_few_steps_say_nothing(tmp_path, steps):
     assert found(trained(tmp_path, lambda: net(20, nn.Sigmoid), steps=steps), FAMILY) == []
+
+
+def test_a_file_without_shapes_tells_matrices_by_name(tmp_path):
+    names = [f"{i}.linear.{what}" for i in range(8) for what in ("weight", "bias")]
+    rows = [[10.0 ** (place // 2) for place in range(16)]] * 100
+    path = recorded(tmp_path / "a.gradclip", rows, names=names, losses=[2.3] * 100)
+    with Run.open(path) as run:
+        (optimizer,) = gather(run).optimizers
+    bare = replace(optimizer, tensor_infos=tuple(replace(info, shape=()) for info in optimizer.tensor_infos))
+    assert matrices_of(bare).names == tuple(names[::2])
+    assert matrices_of(optimizer).names == ()  # vectors, by their shapes

@@ -29,7 +29,8 @@ RUNAWAY: Final = 1000.0
 UNSEEN: Final = 1e6
 """The same where no loss was recorded to tell the harm."""
 WORSE: Final = 2.0
-"""Times its first value a loss must end above, after norms that grew through the whole run."""
+"""Times its first value a loss must end above, after norms that grew through the whole run; or lie above for a while and not
+fall below that part of it in the end, after a peak in the first steps."""
 RUINED: Final = 10.0
 """Times the largest loss before it must a loss stay above after an early explosion, which has no spread to be held against."""
 TRIED: Final = 200
@@ -60,7 +61,8 @@ def explosion_of(optimizer: Optimizer) -> Explosion | None:
     steps, norms = _applied(optimizer)
     if len(norms) < 2:
         return None
-    return _early(optimizer, steps, norms) or _sudden(optimizer, steps, norms) or _gradual(optimizer)
+    looks = (_early, _thrown, _sudden)
+    return next(filter(None, (look(optimizer, steps, norms) for look in looks)), None) or _gradual(optimizer)
 
 
 def _applied(optimizer: Optimizer) -> tuple[NDArray[np.int64], Floats]:
@@ -100,6 +102,29 @@ def _early(optimizer: Optimizer, steps: NDArray[np.int64], norms: Floats) -> Exp
     at = int(norms[:LEAST].argmax())
     harm = Evidence("median loss from there on", level, limit)
     return Explosion(step, norms[at] / norms[0], _norm(norms[at], EARLY * norms[0], int(steps[at])), harm, "early")
+
+
+def _thrown(optimizer: Optimizer, steps: NDArray[np.int64], norms: Floats) -> Explosion | None:
+    """A single peak in the first steps that threw the loss far up, from where it never learned.
+
+    Norms that rise and stay are none: targets that grow, as in reinforcement learning, make them.
+    """
+    peak = int(norms[:LEAST].argmax())
+    limit = TIMES * max(norms[0], float(np.median(norms[LEAST:])) if len(norms) > LEAST else np.inf)
+    losses = losses_of(optimizer)
+    risen = steps[np.flatnonzero(norms > TIMES / 2 * norms[0])[:1]]
+    if not norms[peak] > limit or not len(risen):
+        return None
+    sound, late = losses.values[losses.steps < risen[0]], losses.values[losses.steps > steps[peak]]
+    if not len(sound) or len(late) < SOON:
+        return None
+    worst = float(np.abs(sound).max())
+    level, ended = float(np.median(late[:SOON])), float(np.median(late[-(len(late) // 3) :]))
+    if not (level > WORSE * worst and ended > worst / WORSE):
+        return None
+    harm = Evidence(f"median loss in the {SOON} steps after it", level, WORSE * worst)
+    step = int(steps[peak])
+    return Explosion(step, norms[peak] / norms[0], _norm(norms[peak], limit, step), harm, "early")
 
 
 def _gradual(optimizer: Optimizer) -> Explosion | None:

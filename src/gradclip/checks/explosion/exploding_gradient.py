@@ -8,11 +8,12 @@ Why it is bad:
 How it is told:
     The norm of a step that reached the weights (after clipping, not skipped) is above 10 times the median of the 128 before
     it and more than 6 standard deviations above it on a logarithmic scale, and the loss is clearly worse afterwards, worse
-    than at that step too (else it is the data that changed), and not back within 50 steps, or no finite number. Or the norm
-    passes 100 times the first one within the first 20 steps and the loss stays above 10 times what it was before. Or the
-    median norm grows a thousandfold from the first third of the run to the last and the loss ends above twice its first
-    value. Where a learning rate jumped just before, that is told instead. A large norm alone is none: noisy runs that learn
-    have single norms of 20 medians.
+    than at that step too (else it is the data that changed), and not back within 50 steps, or no finite number. Or, within
+    the first 20 steps, the norm passes 100 times the first one and the loss stays above 10 times what it was before; or a
+    single peak of 10 times the norms before and after it throws the loss above twice its first value for 50 steps, and the
+    run never gets to half of that value. Or the median norm grows a thousandfold from the first third of the run to the last
+    and the loss ends above twice its first value. Where a learning rate jumped just before, that is told instead. A large
+    norm alone is none: noisy runs that learn have single norms of 20 medians.
 
 Wrong:
     loss.backward()

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradclip.analysis.gathered import Floats, Layers, Optimizer
+from gradclip.runs import TensorInfo
 
 __all__ = ["Matrices", "matrices_of"]
 
@@ -26,14 +27,25 @@ class Matrices:
 def matrices_of(optimizer: Optimizer, layers: Layers | None = None) -> Matrices:
     """Pick the layers with a tensor of two or more dimensions, in the order in which the optimizer holds them.
 
+    A file that holds no shapes (the labs write none) has them by name: ``...weight``.
+
     Args:
         optimizer: its gradients, unless ``layers`` is given.
         layers: other numbers of the same optimizer's layers, such as the updates relative to the weights.
     """
     layers = optimizer.layers if layers is None else layers
-    shapes = [tensor.shape for tensor in optimizer.tensor_infos]
-    places = [i for i, group in enumerate(layers.groups) if any(len(shapes[member]) > 1 for member in group.members)]
+    is_matrix = _by_shape if any(tensor.shape for tensor in optimizer.tensor_infos) else _by_name
+    matrices = {member for member, tensor in enumerate(optimizer.tensor_infos) if is_matrix(tensor)}
+    places = [i for i, group in enumerate(layers.groups) if matrices.intersection(group.members)]
     sizes = [sum(optimizer.tensor_infos[member].numel for member in layers.groups[i].members) for i in places]
     norms = layers.norms[:, places].astype(np.float64)
     norms[~np.isfinite(norms)] = np.nan
     return Matrices(tuple(layers.groups[i].name for i in places), np.array(sizes, np.int64), layers.steps, norms)
+
+
+def _by_shape(tensor: TensorInfo) -> bool:
+    return len(tensor.shape) > 1
+
+
+def _by_name(tensor: TensorInfo) -> bool:
+    return tensor.name.rpartition(".")[2].startswith("weight")
