@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gradclip.analysis.evidence import Evidence
 from gradclip.analysis.gathered import Optimizer
 from gradclip.analysis.harm import SOON, Losses, applied_bad, harm_after, losses_of
+from gradclip.analysis.once import once
 from gradclip.analysis.past import past
 
 __all__ = ["Explosion", "explosion_of"]
@@ -56,6 +57,7 @@ class Explosion:
         return not math.isfinite(self.harm.value)
 
 
+@once
 def explosion_of(optimizer: Optimizer) -> Explosion | None:
     """Return the first explosion that did harm: a sudden one, one in the first steps, or one over the whole run."""
     steps, norms = _applied(optimizer)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from gradclip.analysis.evidence import Evidence
 from gradclip.analysis.gathered import Optimizer
+from gradclip.analysis.once import once
 from gradclip.analysis.past import middle_and_spread
 
 __all__ = ["SOON", "Losses", "applied_bad", "harm_after", "losses_of"]
@@ -45,6 +46,7 @@ class Losses:
         return float(np.median(self.values[:START])) if len(self.values) else float("nan")
 
 
+@once
 def losses_of(optimizer: Optimizer) -> Losses:
     """Return the losses of an optimizer's steps."""
     there = ~optimizer.steps.missing["loss"]

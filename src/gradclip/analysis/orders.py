@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Final
 
 from gradclip.analysis.gathered import Gathered, Optimizer
+from gradclip.analysis.once import once
 from gradclip.runs import Event
 
 __all__ = ["Order", "clipping_known", "numbers_of", "orders_of", "place_of"]
@@ -67,6 +68,7 @@ class _Piece:
     events: tuple[Event, ...]
 
 
+@once
 def orders_of(run: Gathered, number: int = 0) -> list[Order]:
     """Return what led to each step of an optimizer.
 

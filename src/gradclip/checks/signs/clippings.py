@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from gradclip.analysis.gathered import Gathered, Optimizer
+from gradclip.analysis.once import once
 from gradclip.analysis.orders import Order, numbers_of, orders_of
 from gradclip.runs import Event
 
@@ -30,6 +31,7 @@ MEASURES: Final = re.compile(r"(?:max_norm=|_norm:)inf\b")
 """A clipping to an infinite norm measures, and changes nothing."""
 
 
+@once
 def judged(run: Gathered, optimizer: Optimizer) -> list[Order]:
     """Return the steps whose order says something: all of it is there, and the limit in force was no infinite one."""
     measured = set(optimizer.steps.step[np.isposinf(optimizer.steps.threshold)].tolist())

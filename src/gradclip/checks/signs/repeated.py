@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from gradclip.analysis.evidence import Evidence
 from gradclip.analysis.orders import Order
 
-__all__ = ["HALF", "repeated"]
+__all__ = ["HALF", "alike", "repeated"]
 
 HALF: Final = 0.5
 """Of the steps; what is written wrongly in a loop shows at nearly all of them, what a script does once in a while does not."""
 FEWEST: Final = 2
+
+Judgement = TypeVar("Judgement")
 
 
 def repeated(what: str, orders: Sequence[Order], told: Callable[[Order], bool], share: float = HALF) -> Evidence | None:
@@ -28,3 +30,16 @@ def repeated(what: str, orders: Sequence[Order], told: Callable[[Order], bool], 
     if len(steps) < max(FEWEST, share * len(orders)):
         return None
     return Evidence(what, len(steps) / len(orders), share, steps[0])
+
+
+def alike(judge: Callable[[Order], Judgement]) -> Callable[[Order], Judgement]:
+    """Judge steps with the same events once: in most runs all steps are alike. The judge looks at nothing but the events."""
+    known: dict[Any, Judgement] = {}
+
+    def remembered(order: Order) -> Judgement:
+        key = (order.events, order.number, order.begin)
+        if key not in known:
+            known[key] = judge(order)
+        return known[key]
+
+    return remembered

@@ -38,7 +38,7 @@ from gradclip.analysis.orders import Order, place_of
 from gradclip.analysis.words import percent
 from gradclip.checks.finding import Symptom
 from gradclip.checks.signs.clippings import between_backwards, judged, reach
-from gradclip.checks.signs.repeated import repeated
+from gradclip.checks.signs.repeated import alike, repeated
 from gradclip.runs import Event
 
 FIX = """\
@@ -55,8 +55,9 @@ gradclip.attach(optimizer, "global_norm:1.0")"""
 def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
     """Tell clippings of single micro-batches."""
     orders = judged(run, optimizer)
-    bad = [order for order in orders if _again(order, optimizer)]
-    share = repeated("share of steps clipped after several backward() each", orders, lambda o: _again(o, optimizer) is not None)
+    again = alike(lambda order: _again(order, optimizer))
+    bad = [order for order in orders if again(order)]
+    share = repeated("share of steps clipped after several backward() each", orders, lambda order: again(order) is not None)
     if share is None:
         return
     times = sum(bool(part) for part in between_backwards(bad[0]))

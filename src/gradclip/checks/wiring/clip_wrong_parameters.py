@@ -30,7 +30,7 @@ from gradclip.analysis.orders import Order, place_of
 from gradclip.analysis.words import percent
 from gradclip.checks.finding import Symptom
 from gradclip.checks.signs.clippings import clips_of, judged, present, reach
-from gradclip.checks.signs.repeated import repeated
+from gradclip.checks.signs.repeated import alike, repeated
 
 UNTRAINED = "(no tensor that is trained)"
 
@@ -44,7 +44,7 @@ gradclip.attach(optimizer, "global_norm:1.0")"""
 def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
     """Tell tensors that are trained and not clipped."""
     orders = judged(run, optimizer)
-    none = repeated("share of steps at which no trained tensor was clipped", orders, _reaches_none)
+    none = repeated("share of steps at which no trained tensor was clipped", orders, alike(_reaches_none))
     if none is not None:
         first = next(clip for order in orders for clip in clips_of(order) if clip.detail.endswith(UNTRAINED))
         sentence = f"The clipping reaches no tensor that is trained, at {percent(none.value)} of steps: nothing is clipped."
@@ -56,7 +56,8 @@ def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
 def _part(run: Gathered, optimizer: Optimizer, orders: list[Order]) -> Iterator[Symptom]:
     there = present(optimizer)
     counted = [order for order in orders if order.step in there]
-    missed = [order for order in counted if 0 < _most(order, optimizer) < there[order.step]]
+    most = alike(lambda order: _most(order, optimizer))
+    missed = [order for order in counted if 0 < most(order) < there[order.step]]
     at = {order.step for order in missed}
     share = repeated("share of steps clipped in part", counted, lambda order: order.step in at)
     if share is None:

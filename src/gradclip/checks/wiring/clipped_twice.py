@@ -36,7 +36,7 @@ from gradclip.analysis.orders import Order, place_of
 from gradclip.analysis.words import number, percent
 from gradclip.checks.finding import Confidence, Symptom
 from gradclip.checks.signs.clippings import clips_late, function_of, judged, reach, value_at
-from gradclip.checks.signs.repeated import repeated
+from gradclip.checks.signs.repeated import alike, repeated
 from gradclip.runs import Event
 
 TIGHTER: Final = 0.999
@@ -52,8 +52,9 @@ gradclip.attach(optimizer, gradclip.Chain("value:1.0", "global_norm:1.0"))"""
 def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
     """Tell tensors that are clipped more than once."""
     orders = judged(run, optimizer)
-    twice = [order for order in orders if _is_twice(order, optimizer)]
-    share = repeated("share of steps clipped twice", orders, lambda order: _is_twice(order, optimizer))
+    is_twice = alike(lambda order: _is_twice(order, optimizer))
+    twice = [order for order in orders if is_twice(order)]
+    share = repeated("share of steps clipped twice", orders, is_twice)
     if share is None:
         return
     functions = list(dict.fromkeys(function_of([clip]) for clip in clips_late(twice[0])))

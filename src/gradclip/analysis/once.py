@@ -1,0 +1,40 @@
+"""What several ask of the same run is worked out once, and forgotten with the run."""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+__all__ = ["once"]
+
+Thing = TypeVar("Thing")
+Rest = ParamSpec("Rest")
+Result = TypeVar("Result")
+
+
+def once(function: Callable[Concatenate[Thing, Rest], Result]) -> Callable[Concatenate[Thing, Rest], Result]:
+    """Keep what a function returns for its first argument, by identity, as long as that lives; nobody may change it.
+
+    >>> class Run: ...
+    >>> @once
+    ... def looked(run: Run) -> list[str]:
+    ...     print("looking")
+    ...     return ["found"]
+    >>> run = Run()
+    >>> looked(run), looked(run)
+    looking
+    (['found'], ['found'])
+    """
+    kept: weakref.WeakKeyDictionary[Any, dict[Any, Result]] = weakref.WeakKeyDictionary()
+
+    @functools.wraps(function)
+    def remembered(thing: Thing, /, *args: Rest.args, **kwargs: Rest.kwargs) -> Result:
+        known = kept.setdefault(thing, {})
+        key = (args, tuple(kwargs.items()))
+        if key not in known:
+            known[key] = function(thing, *args, **kwargs)
+        return known[key]
+
+    return remembered
