@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.findings.running import Outcome
-from benchmarks.findings.scores import by_finding, totals, verdict
+from benchmarks.findings.scores import by_finding, parts, totals, verdict
 from benchmarks.tables import put_into_page
 from gradclip.checks import CHECKS
 
@@ -17,9 +17,11 @@ PAGE = Path(__file__).parents[2] / "docs" / "findings.md"
 
 def write_docs(outcomes: Sequence[Outcome], page: Path = PAGE) -> None:
     """Put the numbers between the marks of a page."""
-    put_into_page(page, "findings: accuracy", _accuracy(outcomes))
-    put_into_page(page, "findings: each", _each(outcomes))
-    put_into_page(page, "findings: wrong", _wrong(outcomes))
+    seen, unseen = parts(outcomes)
+    put_into_page(page, "findings: accuracy", _accuracy(seen))
+    put_into_page(page, "findings: each", _each(seen))
+    put_into_page(page, "findings: wrong", _wrong(seen))
+    put_into_page(page, "findings: unseen", [*_accuracy(unseen), "", "What went wrong there:", "", *_wrong(unseen)])
 
 
 def _accuracy(outcomes: Sequence[Outcome]) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.findings.running import Outcome
 
-__all__ = ["ByFinding", "Share", "Totals", "by_finding", "totals", "untrue", "verdict"]
+__all__ = ["ByFinding", "Share", "Totals", "by_finding", "parts", "totals", "untrue", "verdict"]
 
 ALARMS = ("error", "warning")
 
@@ -29,7 +29,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Totals:
-    """The suite's numbers."""
+    """The numbers of a part of the suite."""
 
     named: Share
     """Sick scripts whose fault is among the findings: the recall."""
@@ -73,8 +73,14 @@ def untrue(outcome: Outcome) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in _alarms(outcome) if name not in true))
 
 
+def parts(outcomes: Sequence[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
+    """Return the scripts that the rules were tuned on, and those they never saw: no number may mix them."""
+    seen = [outcome for outcome in outcomes if not outcome.script.unseen]
+    return seen, [outcome for outcome in outcomes if outcome.script.unseen]
+
+
 def totals(outcomes: Sequence[Outcome]) -> Totals:
-    """Count over the whole suite."""
+    """Count over a part of the suite."""
     sick = [outcome for outcome in outcomes if outcome.script.sick]
     healthy = [outcome for outcome in outcomes if not outcome.script.sick]
     told = [outcome for outcome in sick if outcome.found]

@@ -11,7 +11,8 @@ from pathlib import Path
 __all__ = ["HERE", "Script", "parse", "scripts"]
 
 HERE = Path(__file__).parent
-FOLDERS = ("sick", "healthy")
+UNSEEN = "unseen"
+FOLDERS = ("sick", "healthy", f"{UNSEEN}/sick", f"{UNSEEN}/healthy")
 ALSO_FINE = "Also fine"
 EXPECTS = "Expects"
 
@@ -21,7 +22,7 @@ class Script:
     """A training script whose fault, or health, is known."""
 
     name: str
-    """Folder and file, ``sick/clip_after_step``."""
+    """Folder and file, ``sick/clip_after_step`` or ``unseen/sick/dqn_clips_the_target``."""
     what: str
     """The first line of its docstring."""
     expects: tuple[str, ...] = ()
@@ -35,15 +36,20 @@ class Script:
         return bool(self.expects)
 
     @property
+    def unseen(self) -> bool:
+        """Whether it is of the part that was written after the rules, without knowledge of them."""
+        return self.name.startswith(f"{UNSEEN}/")
+
+    @property
     def path(self) -> Path:
         """The file."""
         return HERE / f"{self.name}.py"
 
 
 def scripts(only: str = "") -> list[Script]:
-    """Return the scripts whose name contains ``only``, the sick ones first."""
+    """Return the scripts whose name contains ``only``, in each part the sick ones first."""
     paths = [path for folder in FOLDERS for path in sorted((HERE / folder).glob("*.py"))]
-    found = [parse(f"{path.parent.name}/{path.stem}", path.read_text()) for path in paths]
+    found = [parse(path.relative_to(HERE).with_suffix("").as_posix(), path.read_text()) for path in paths]
     return [script for script in found if only in script.name]
 
 
@@ -60,7 +66,7 @@ def parse(name: str, source: str) -> Script:
     if not said:
         raise ValueError(f"{name} needs a docstring that says what it is")
     expects, also = _names(said, EXPECTS), _names(said, ALSO_FINE)
-    if name.startswith("sick/") != bool(expects):
+    if (Path(name).parent.name == "sick") != bool(expects):
         raise ValueError(f"{name}: a sick script, and only that, has a line '{EXPECTS}: clip-after-step' in its docstring")
     if also and not expects:
         raise ValueError(f"{name}: nothing is fine to find in a healthy script; leave '{ALSO_FINE}' out")

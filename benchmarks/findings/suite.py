@@ -1,7 +1,8 @@
-"""Run the suite: ``python -m benchmarks.findings``; about a minute on two cores.
+"""Run the suite: ``python -m benchmarks.findings``; about two minutes on two cores.
 
 python -m benchmarks.findings                    # every script: what was expected, what was found
 python -m benchmarks.findings --only healthy/    # those whose name contains this
+python -m benchmarks.findings --only unseen/     # the part that the rules were not tuned on
 python -m benchmarks.findings --docs             # and put the numbers into docs/findings.md
 """
 
@@ -20,11 +21,12 @@ from rich.table import Table
 
 from benchmarks.findings.docs import write_docs
 from benchmarks.findings.running import Outcome, run
-from benchmarks.findings.scores import Totals, totals, untrue, verdict
+from benchmarks.findings.scores import Totals, parts, totals, untrue, verdict
 from benchmarks.findings.scripts import Script, scripts
 
 __all__ = ["main", "run_all"]
 
+PARTS = ("sick/ and healthy/, which the rules were tuned on", "unseen/, written after the rules and without knowledge of them")
 COLOURS = {"broken": "red", "missed": "red", "false alarm": "red", "noted": "yellow", "named": "yellow"}
 
 
@@ -81,8 +83,11 @@ def _print(outcomes: Sequence[Outcome]) -> None:
         shown = f"[{COLOURS.get(word, 'green')}]{word}[/]" + (", untrue" if outcome.script.sick and untrue(outcome) else "")
         table.add_row(outcome.script.name, " | ".join(outcome.script.expects), told, shown, f"{outcome.seconds:.1f}")
     out.print(table)
-    for line in summary(totals(outcomes)):
-        out.print(f"{line[0]}: {line[1]}")
+    for heading, part in zip(PARTS, parts(outcomes), strict=True):
+        if part:
+            out.print(heading, style="bold")
+            for label, value in summary(totals(part)):
+                out.print(f"{label}: {value}")
 
 
 def _write_csv(path: Path, outcomes: Sequence[Outcome]) -> None:

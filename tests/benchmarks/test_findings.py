@@ -11,11 +11,12 @@ import torch
 
 from benchmarks.findings import docs, suite
 from benchmarks.findings.running import Found, Outcome, run
-from benchmarks.findings.scores import Share, by_finding, totals, untrue, verdict
+from benchmarks.findings.scores import Share, by_finding, parts, totals, untrue, verdict
 from benchmarks.findings.scripts import Script, parse, scripts
 from gradclip.checks import CHECKS
 
 ALL = scripts()
+SEEN, UNSEEN = ([script for script in ALL if script.unseen is unseen] for unseen in (False, True))
 QUICK = (
     "sick/clip_exhausted_generator",
     "sick/clip_per_micro_batch_counter",
@@ -24,6 +25,8 @@ QUICK = (
     "healthy/closure_adam",
     "healthy/five_steps",
     "healthy/grads_to_none_by_hand",
+    "unseen/sick/angular_distance",
+    "unseen/healthy/triplets_satisfied",
 )
 
 
@@ -84,6 +87,8 @@ def test_each_finding_counts_the_scripts_that_expect_it_first():
         ("sick/a", "A net.\n\nExpects:\n", "has a line 'Expects"),
         ("healthy/a", "A net.\n\nExpects: dead-layer", "has a line 'Expects"),
         ("healthy/a", "A net.\n\nAlso fine: dead-layer", "leave 'Also fine' out"),
+        ("unseen/sick/a", "A net.", "has a line 'Expects"),
+        ("unseen/healthy/a", "A net.\n\nExpects: dead-layer", "has a line 'Expects"),
         ("sick/a", "A net.\n\nExpects: dead-layer\nAlso fine: loss-spike, dead-layer", "dead-layer both"),
     ],
 )
@@ -98,11 +103,26 @@ def test_a_docstring_is_read():
     assert parse("healthy/a", '"""A net.\n\nIt expects: nothing."""') == Script("healthy/a", "A net.")
 
 
-def test_there_are_enough_scripts():
-    sick = [script for script in ALL if script.sick]
-    assert len(sick) >= 30
-    assert len(ALL) - len(sick) >= 30
+@pytest.mark.parametrize(("part", "enough"), [(SEEN, 30), (UNSEEN, 22)], ids=["seen", "unseen"])
+def test_there_are_enough_scripts(part, enough):
+    sick = [script for script in part if script.sick]
+    assert len(sick) >= enough
+    assert len(part) - len(sick) >= enough
+
+
+def test_no_two_scripts_are_said_to_be_the_same():
     assert len({script.what for script in ALL}) == len(ALL)
+
+
+def test_a_script_is_named_as_its_file():
+    assert [script.path.is_file() for script in ALL] == [True] * len(ALL)
+    assert {script.name.rpartition("/")[0] for script in SEEN} == {"sick", "healthy"}
+    assert {script.name.rpartition("/")[0] for script in UNSEEN} == {"unseen/sick", "unseen/healthy"}
+
+
+def test_the_parts_are_counted_apart():
+    unseen = [outcome("unseen/sick/a", ["dead-layer"], found=["dead-layer:note"]), outcome("unseen/healthy/a")]
+    assert parts([*unseen, *MADE_UP]) == (MADE_UP, unseen)
 
 
 @pytest.mark.parametrize("script", ALL, ids=lambda script: script.name)
@@ -110,8 +130,9 @@ def test_a_docstring_names_known_findings_alone(script):
     assert {*script.expects, *script.also_fine} <= set(CHECKS)
 
 
-def test_every_finding_has_a_sick_script():
-    assert set(CHECKS) <= {name for script in ALL for name in script.expects}
+@pytest.mark.parametrize("part", [SEEN, UNSEEN], ids=["seen", "unseen"])
+def test_every_finding_has_a_sick_script(part):
+    assert set(CHECKS) <= {name for script in part for name in script.expects}
 
 
 def test_a_few_scripts_for_real():
@@ -167,13 +188,23 @@ def test_a_script_leaves_nothing_behind(tmp_path, capsys):
 def test_the_numbers_go_into_the_page(tmp_path):
     page = tmp_path / "findings.md"
     page.write_text(docs.PAGE.read_text())
-    outcomes = [replace(one, script=replace(one.script, what=f"What {one.script.name} is.")) for one in MADE_UP]
+    unseen = [
+        outcome("unseen/sick/quiet", ["dead-layer"]),
+        outcome("unseen/sick/plain", ["dead-layer"], found=["dead-layer:note"]),
+    ]
+    made_up = [*MADE_UP, *unseen]
+    outcomes = [replace(one, script=replace(one.script, what=f"What {one.script.name} is.")) for one in made_up]
     docs.write_docs(outcomes, page)
     text = page.read_text()
     assert "| faults named, of the sick scripts | 3 of 7 (43 %) |" in text
     assert "| dead-layer | 2 of 2 | 1 | 0 | 1 |" in text
     assert "| sick/companion | What sick/companion is. | missed | always-clipping |" in text
     assert "| healthy/alarm | What healthy/alarm is. | false alarm | loss-spike, dead-layer |" in text
+    tuned, mark, held_out = text.partition("<!-- findings: unseen -->")
+    assert mark
+    assert "| unseen/sick/quiet | What unseen/sick/quiet is. | missed | nothing |" in held_out
+    assert "| faults named, of the sick scripts | 1 of 2 (50 %) |" in held_out
+    assert "unseen/sick/" not in tuned
     docs.write_docs(outcomes, page)
     assert page.read_text() == text
 
@@ -183,7 +214,18 @@ def test_the_command_runs_what_it_is_asked_for(tmp_path, capsys):
     outcomes = suite.main(["--only", "exhausted_generator", "--jobs", "0", "--csv", str(path)])
     assert [one.script.name for one in outcomes] == ["sick/clip_exhausted_generator"]
     assert path.read_text().splitlines()[1].startswith("sick/clip_exhausted_generator,clip-exhausted-generator,,")
-    assert "sick scripts whose fault was named: 1 of 1 (100 %)" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "sick scripts whose fault was named: 1 of 1 (100 %)" in told
+    assert "unseen/" not in told
+
+
+def test_the_command_tells_the_parts_apart(capsys):
+    suite.main(["--only", "sick/nan_zero_by_zero", "--jobs", "0"])
+    suite.main(["--only", "sick/angular", "--jobs", "0"])
+    tuned, unseen = capsys.readouterr().out.split(suite.PARTS[1])
+    assert suite.PARTS[0] in tuned
+    assert "named: 1 of 1 (100 %)" in tuned
+    assert "named: 1 of 1 (100 %)" in unseen
 
 
 @pytest.mark.parametrize("arguments", [["--only", "no such script"], ["--only", "sick", "--docs"]])
