@@ -38,16 +38,27 @@ def _from_optimizer(optimizer: torch.optim.Optimizer) -> Iterator[tuple[int, str
 def _from_modules(wanted: set[int]) -> dict[int, str]:
     """Look through the living modules; the one that holds most of the parameters is the model."""
     roots: list[dict[int, str]] = []
-    for thing in gc.get_objects():
-        if issubclass(type(thing), nn.Module):  # not isinstance: that would wake lazy proxies
-            held = {id(p): name for name, p in _parameters_of(thing) if id(p) in wanted}
-            if held:
-                roots.append(held)
+    kinds = _kinds_of(nn.Module)
+    for module in [thing for thing in gc.get_objects() if type(thing) in kinds]:  # not isinstance: it would wake lazy proxies
+        held = {id(p): name for name, p in _parameters_of(module) if id(p) in wanted}
+        if held:
+            roots.append(held)
     found: dict[int, str] = {}
     # Of two that hold the same, the wrapper's names (`module.` of DataParallel, `_orig_mod.` of compile) are the longer ones.
     for held in sorted(roots, key=lambda h: (-len(h), sum(map(len, h.values())))):
         if not held.keys() <= found.keys():
             found = {**held, **found}
+    return found
+
+
+def _kinds_of(kind: type) -> set[type]:
+    """The class and all that derive from it: looking a type up in a set is the quick way through a million objects."""
+    found, waiting = set[type](), [kind]
+    while waiting:
+        one = waiting.pop()
+        if one not in found:
+            found.add(one)
+            waiting += type.__subclasses__(one)
     return found
 
 

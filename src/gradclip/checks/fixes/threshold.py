@@ -53,12 +53,14 @@ def explosion_fix(run: Gathered, optimizer: Optimizer, found: Explosion) -> str:
 
 
 def _told(run: Gathered, recipe: str, why: str) -> str:
-    again = (
-        f"gradclip replay --clip {shlex.quote(recipe)} {shlex.quote(str(run.path))}  # does it help? beside an unchanged rerun"
-    )
+    again = [
+        "# does it help? twice more, unchanged and clipped:",
+        f"gradclip replay --clip {shlex.quote(recipe)} {shlex.quote(str(run.path))}",
+    ]
     lines = [
-        f"gradclip run --clip {shlex.quote(recipe)} {script_of(run)}  # {why}",
-        *([again] if run.meta.get("watched") else []),
+        f"# {why}:",
+        f"gradclip run --clip {shlex.quote(recipe)} {script_of(run)}",
+        *(again if run.meta.get("watched") else []),
         "# or in the code, once before the loop:",
         f'gradclip.attach(optimizer, "{recipe}")',
     ]
