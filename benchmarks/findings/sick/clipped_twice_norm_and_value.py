@@ -1,4 +1,4 @@
-"""A helper clips the norm, and the loop that calls it clips the values once more.
+"""A function of its own clips the norm, and the loop that calls it clips the values once more.
 
 Expects: clipped-twice
 Also fine: always-clipping, threshold-in-the-noise
