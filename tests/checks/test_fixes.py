@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from gradclip.checks.fixes.threshold import script_of
+from gradclip.analysis.gathered import gather
+from gradclip.checks.fixes.threshold import clip_fix, script_of
+from gradclip.runs import Run
+from tests.analysis.runs import recorded
 
 
 @pytest.mark.parametrize(
@@ -24,3 +29,14 @@ from gradclip.checks.fixes.threshold import script_of
 )
 def test_the_script_behind_python_and_its_options(command, script):
     assert script_of(SimpleNamespace(meta={"command": command})) == script
+
+
+@pytest.mark.parametrize(("threshold", "advised"), [(None, "2.1"), (5.0, "2.1"), (1.5, "0.75"), (2.0, "1")])
+def test_the_advice_is_below_what_was_in_force_already(tmp_path, threshold, advised):
+    """Sound norms near 1, twice whose 99th percentile is 2.1; a threshold that acts at every fifth step."""
+    rows = [[1.0 + 0.01 * (step % 7) + (4.5 if step % 5 == 0 and threshold else 0.0)] for step in range(200)]
+    with Run.open(recorded(tmp_path / "a.gradclip", rows, threshold=threshold)) as run:
+        gathered = gather(run)
+    steps = gathered.optimizers[0].steps
+    quiet = replace(gathered.optimizers[0], steps=replace(steps, norm=np.minimum(steps.norm, 1.06)))
+    assert f"gradclip run --clip global_norm:{advised} " in clip_fix(gathered, quiet, 150)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from typing import Final
@@ -36,6 +37,9 @@ def clip_fix(run: Gathered, optimizer: Optimizer, step: int) -> str:
     choices = suggestion_before(optimizer, step).choices
     if not choices:
         return _told(run, USUAL, "the usual first try: this run has no sound norm to learn a threshold from")
+    limit = _in_force(optimizer, step)
+    if _limit_of(choices[0].recipe) >= limit:
+        return _told(run, f"global_norm:{limit / 2:.2g}", f"the {number(limit)} in force was not enough: half of it")
     return _told(run, choices[0].recipe, f"before step {step:,} it would have clipped {choices[0].share}")
 
 
@@ -50,6 +54,19 @@ def explosion_fix(run: Gathered, optimizer: Optimizer, found: Explosion) -> str:
     lower = f"\n# it broke within its first steps, so also try lr={number(rate / LOWER)} in place of {number(rate)}"
     fix = _told(run, choices[0].recipe, "from the first step alone: those after it were broken already")
     return fix + (lower if rate > 0 else "")
+
+
+def _in_force(optimizer: Optimizer, step: int) -> float:
+    """The threshold that the run was clipped to around a step; infinite where it was not."""
+    steps = optimizer.steps
+    limits = steps.threshold[(steps.step <= step) & steps.clipped & (steps.threshold > 0)]
+    return float(limits[-1]) if len(limits) else math.inf
+
+
+def _limit_of(recipe: str) -> float:
+    """The threshold of a global norm; 0 for recipes that are measured otherwise."""
+    name, _, limit = recipe.partition(":")
+    return float(limit) if name == "global_norm" else 0.0
 
 
 def _told(run: Gathered, recipe: str, why: str) -> str:
