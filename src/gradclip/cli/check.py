@@ -25,6 +25,7 @@ def check(run: RunPath = None, as_json: AsJson = False, exit_zero: ExitZero = Fa
     """Name what is wrong with a run, with evidence and the fix; exits with 1 if there is an error among it."""
     from gradclip.analysis.gathered import gather
     from gradclip.checks import check as look
+    from gradclip.cli.tables import told
 
     with opened(run) as found:
         gathered = gather(found)
@@ -32,7 +33,7 @@ def check(run: RunPath = None, as_json: AsJson = False, exit_zero: ExitZero = Fa
     if as_json:
         _print_json(gathered, findings)
     else:
-        _tell(gathered, findings)
+        told(_parts(gathered, findings))
     if not exit_zero and any(finding.symptom.severity == "error" for finding in findings):
         raise typer.Exit(1)
 
@@ -44,16 +45,10 @@ def _print_json(run: Gathered, findings: Sequence[Finding]) -> None:
     typer.echo(json.dumps(told, indent=2))
 
 
-def _tell(run: Gathered, findings: Sequence[Finding]) -> None:
-    from gradclip.cli.tables import told
-
-    told(_parts(run, findings))
-
-
 def _parts(run: Gathered, findings: Sequence[Finding]) -> Iterator[str | Table | Notice]:
     from gradclip.analysis.words import plural
     from gradclip.checks import CHECKS
-    from gradclip.report.run_text import findings_text
+    from gradclip.report.findings import findings_text
 
     steps = plural(run.length, "step")
     if not findings:

@@ -15,9 +15,9 @@ from gradclip.checks.finding import Finding
 from gradclip.report import timeline
 from gradclip.report.charts import Chart
 from gradclip.report.choices import choice_table
+from gradclip.report.findings import leading, others
 from gradclip.report.heatmap import heatmap
 from gradclip.report.histogram import candidate_table, histogram
-from gradclip.report.notice import leading, others
 from gradclip.report.order import order_table
 from gradclip.report.page import Page, Section
 from gradclip.report.ratios import ratios

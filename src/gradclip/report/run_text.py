@@ -11,16 +11,17 @@ from gradclip.analysis.grouping import common_prefix
 from gradclip.analysis.verdict import verdict
 from gradclip.analysis.words import number, plural, short
 from gradclip.checks.finding import Finding
+from gradclip.report.findings import findings_text
 from gradclip.report.histogram import candidate_table
 from gradclip.report.layer_table import layer_table
-from gradclip.report.notice import Notice, leading, others
+from gradclip.report.notice import Notice
 from gradclip.report.order import order_table
 from gradclip.report.ratios import middle_ratios
 from gradclip.report.run_page import rates_of
 from gradclip.report.sparkline import sparkline
 from gradclip.report.table import Table
 
-__all__ = ["MOST_LAYERS", "findings_text", "run_text"]
+__all__ = ["MOST_LAYERS", "run_text"]
 
 ENDS = "Ratio: update norm / weight norm, the median; 0.001 is usual. × in a trend: NaN or Inf."
 MOST_LAYERS = 16
@@ -44,14 +45,6 @@ def run_text(run: Gathered, findings: Sequence[Finding] = ()) -> Iterator[str | 
     order = order_table(run.events)
     if order is not None:
         yield order
-
-
-def findings_text(findings: Sequence[Finding], several: bool = False) -> Iterator[Notice | Table]:
-    """Tell the gravest findings at length, and the others in a table."""
-    yield from leading(findings, several)
-    rest = others(findings)
-    if rest is not None:
-        yield rest
 
 
 def _heading(optimizer: Optimizer, several: bool) -> str:

@@ -1,11 +1,11 @@
-"""What the checks say of a run that has just ended, in a few lines."""
+"""What the checks say of a run that has just ended, in a few lines.
+
+The checks are imported then, and not before: a script that is watched starts without them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
-
-from gradclip.checks.checking import LEADING
 
 if TYPE_CHECKING:
     from gradclip.checks import Finding
@@ -24,20 +24,18 @@ def found(path: str) -> list[str]:
 def _told(path: str) -> list[str]:
     from gradclip.analysis.gathered import gather
     from gradclip.checks import CHECKS, check
+    from gradclip.checks.checking import LEADING
     from gradclip.runs import Run
 
     with Run.open(path) as run:
         findings = check(gather(run))
     if not findings:
         return [f"checks  nothing found wrong ({len(CHECKS)} checks)"]
-    return [*map(_line, findings[:LEADING]), *_more(findings, path)]
+    rest = len(findings) - LEADING
+    more = [f"found   {rest} more: gradclip check {path}"] if rest > 0 else []
+    return [*map(_line, findings[:LEADING]), *more]
 
 
 def _line(finding: Finding) -> str:
     where = f" ({finding.symptom.where})" if finding.symptom.where else ""
     return f"found   {finding.name}: {finding.symptom.sentence}{where}"
-
-
-def _more(findings: Sequence[Finding], path: str) -> list[str]:
-    rest = len(findings) - LEADING
-    return [f"found   {rest} more: gradclip check {path}"] if rest > 0 else []
