@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-import numpy as np
-
 from gradclip.analysis.candidates import finite_norms
 from gradclip.analysis.explosions import Explosion, explosion_of
 from gradclip.analysis.gathered import Layers, Optimizer
@@ -46,7 +44,7 @@ def _exploded(optimizer: Optimizer, explosion: Explosion) -> Suggestion:
 def _from_the_first(optimizer: Optimizer) -> Suggestion:
     """The threshold of a run that broke in its first steps: at most its first norm, and for SGD ``SHORT`` of the weights."""
     norms, weights = finite_norms(optimizer.steps.norm), finite_norms(optimizer.steps.weight_norm)
-    rate = float(np.nanmax(optimizer.rates[0])) if optimizer.rates.size else 0.0
+    rate = optimizer.first_rate
     limits = [float(norms[0])] if len(norms) else []
     if rate > 0 and len(weights) and weights[0] > 0:
         limits.append(SHORT * float(weights[0]) / rate)

@@ -66,6 +66,11 @@ class Optimizer:
         return self.steps.norm[~self.steps.missing["norm"]]
 
     @property
+    def first_rate(self) -> float:
+        """The largest learning rate of the first step; 0 where none was recorded."""
+        return float(np.nanmax(self.rates[0])) if self.rates.size else 0.0
+
+    @property
     def bad(self) -> NDArray[np.bool_]:
         """The steps whose gradients held a NaN or Inf."""
         return (self.steps.nonfinite > 0) | (~self.steps.missing["norm"] & ~np.isfinite(self.steps.norm))

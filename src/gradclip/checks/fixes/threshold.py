@@ -7,14 +7,12 @@ import shlex
 from collections.abc import Sequence
 from typing import Final
 
-import numpy as np
-
 from gradclip.analysis.advice import suggestion_before, suggestion_of
 from gradclip.analysis.explosions import Explosion
 from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.words import number
 
-__all__ = ["clip_fix", "explosion_fix", "script_of"]
+__all__ = ["clip_fix", "explosion_fix", "script_of", "suggested"]
 
 USUAL: Final = "global_norm:1.0"
 """What most published recipes clip with; for a run without a norm to learn from."""
@@ -50,10 +48,19 @@ def explosion_fix(run: Gathered, optimizer: Optimizer, found: Explosion) -> str:
     choices = suggestion_of(optimizer).choices
     if not choices:
         return _told(run, USUAL, "the usual first try")
-    rate = float(np.nanmax(optimizer.rates[0])) if optimizer.rates.size else 0.0
+    rate = optimizer.first_rate
     lower = f"\n# it broke within its first steps, so also try lr={number(rate / LOWER)} in place of {number(rate)}"
     fix = _told(run, choices[0].recipe, "from the first step alone: those after it were broken already")
     return fix + (lower if rate > 0 else "")
+
+
+def suggested(optimizer: Optimizer) -> str:
+    """Return a line of code that clips as the run's norms ask for, and how often it would; a comment where they do not say."""
+    advice = suggestion_of(optimizer)
+    if not advice.choices:
+        return "# " + " ".join(advice.notes)
+    best = advice.choices[0]
+    return f'gradclip.attach(optimizer, "{best.recipe}")  # would clip {best.share}'
 
 
 def _in_force(optimizer: Optimizer, step: int) -> float:

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 
 from gradclip.analysis.gathered import Gathered, Optimizer
+from gradclip.analysis.past import middle_and_spread
 
 __all__ = ["STALLED", "has_learned", "progress", "stalls"]
 
@@ -32,10 +33,10 @@ def progress(run: Gathered, optimizer: Optimizer) -> float | None:
     tenth = len(losses) // 10
     first, last = losses[:tenth], losses[-tenth:]
     middle = float(np.median(first))
-    spread = 1.4826 * float(np.median(np.abs(last - np.median(last))))
+    level, spread = middle_and_spread(last)
     if not (np.isfinite(first).all() and np.isfinite(last).all()) or abs(middle) <= NOISE * spread:
         return None
-    return (middle - float(np.median(last))) / abs(middle)
+    return (middle - level) / abs(middle)
 
 
 def stalls(run: Gathered, optimizer: Optimizer) -> bool | None:

@@ -9,7 +9,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gradclip.analysis.advice import suggestion_of
 from gradclip.analysis.gathered import Floats, Gathered, Optimizer
 from gradclip.analysis.orders import orders_of, place_of
 from gradclip.clipping import Clipping
@@ -19,7 +18,7 @@ from gradclip.rescales import Hard
 from gradclip.scopes import Whole
 from gradclip.thresholds import Constant
 
-__all__ = ["WholeNorm", "suggested", "whole_norm_of"]
+__all__ = ["WholeNorm", "whole_norm_of"]
 
 NEARLY_ALL: Final = 0.9
 """Of the steps; a script that clips now and then has its reasons."""
@@ -54,15 +53,6 @@ def whole_norm_of(run: Gathered, optimizer: Optimizer) -> WholeNorm | None:
     if len(rows) < NEARLY_ALL * len(steps) or len(limits) != 1 or not 0 < limits[0] < np.inf:
         return None
     return WholeNorm(float(limits[0]), rows, steps.norm[rows], place_of(run, "clip", sorted(kinds)))
-
-
-def suggested(optimizer: Optimizer) -> str:
-    """Return a line of code that clips as the run's norms ask for, and how often it would; a comment where they do not say."""
-    advice = suggestion_of(optimizer)
-    if not advice.choices:
-        return "# " + " ".join(advice.notes)
-    best = advice.choices[0]
-    return f'gradclip.attach(optimizer, "{best.recipe}")  # would clip {best.share}'
 
 
 def _is_whole(detail: str) -> bool:

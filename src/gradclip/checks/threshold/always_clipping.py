@@ -36,8 +36,9 @@ from gradclip.analysis.evidence import Evidence
 from gradclip.analysis.gathered import Gathered, Optimizer
 from gradclip.analysis.words import number, percent
 from gradclip.checks.finding import Symptom
+from gradclip.checks.fixes.threshold import suggested
 from gradclip.checks.signs.progress import STALLED, progress
-from gradclip.checks.signs.whole_norm import WholeNorm, suggested, whole_norm_of
+from gradclip.checks.signs.whole_norm import WholeNorm, whole_norm_of
 
 FEWEST_STEPS: Final = 100
 """The first steps of a training have large norms; with fewer it may be these alone."""

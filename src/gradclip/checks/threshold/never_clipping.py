@@ -35,8 +35,9 @@ from gradclip.analysis.evidence import Evidence
 from gradclip.analysis.gathered import Floats, Gathered, Optimizer
 from gradclip.analysis.words import number, plural
 from gradclip.checks.finding import Symptom
+from gradclip.checks.fixes.threshold import suggested
 from gradclip.checks.signs.progress import has_learned
-from gradclip.checks.signs.whole_norm import WholeNorm, suggested, whole_norm_of
+from gradclip.checks.signs.whole_norm import WholeNorm, whole_norm_of
 
 FEWEST_STEPS: Final = 200
 """A guard acts once in hundreds of steps; with fewer, never is too early to say."""

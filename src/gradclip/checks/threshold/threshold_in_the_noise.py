@@ -36,8 +36,9 @@ from gradclip.analysis.gathered import Floats, Gathered, Optimizer
 from gradclip.analysis.suggestion import SPIKE
 from gradclip.analysis.words import number, percent
 from gradclip.checks.finding import Symptom
+from gradclip.checks.fixes.threshold import suggested
 from gradclip.checks.signs.progress import has_learned, stalls
-from gradclip.checks.signs.whole_norm import suggested, whole_norm_of
+from gradclip.checks.signs.whole_norm import whole_norm_of
 
 FEWEST_STEPS: Final = 200
 """So that a quarter of the second half has 25."""
