@@ -69,11 +69,6 @@ def test_torch_comes_when_it_is_used_and_only_then():
     assert run("import sys, gradclip; gradclip.clip_; print('torch' in sys.modules)").strip() == "True"
 
 
-def test_a_watched_script_starts_without_the_checks():
-    loaded = run("import sys, gradclip.watch.goodbye, gradclip.watch.watching; print(*sys.modules)").split()
-    assert not [name for name in loaded if name.startswith(("gradclip.checks", "gradclip.report"))]
-
-
 @pytest.mark.parametrize("compiler", ["the usual one", "none"])
 def test_the_wheel_holds_the_package_and_nothing_else(tmp_path, compiler):
     """Built from a copy of the sources: setuptools leaves a build folder behind, and packs what an older one has left."""

@@ -1,14 +1,15 @@
 """What the checks say of a run that has just ended, in a few lines.
 
-The checks are imported then, and not before: a script that is watched starts without them.
+They are imported at the start, though they are needed at the end: after Ctrl-C, an import that executes a string (as every
+dataclass does) makes Python forget what ended the script, and exit with 1.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from gradclip.checks import Finding
+from gradclip.analysis.gathered import gather
+from gradclip.checks import CHECKS, Finding, check
+from gradclip.checks.checking import LEADING
+from gradclip.runs import Run
 
 __all__ = ["found"]
 
@@ -22,11 +23,6 @@ def found(path: str) -> list[str]:
 
 
 def _told(path: str) -> list[str]:
-    from gradclip.analysis.gathered import gather
-    from gradclip.checks import CHECKS, check
-    from gradclip.checks.checking import LEADING
-    from gradclip.runs import Run
-
     with Run.open(path) as run:
         findings = check(gather(run))
     if not findings:
