@@ -11,7 +11,7 @@ import torch
 from speed_cases import gpt2
 from torch import Tensor, nn
 
-import gradclip as gc
+import gradclip
 import gradclip.torch as drop_in
 from gradclip.backends import torch_triton
 
@@ -77,8 +77,8 @@ def contenders_of(work: Work) -> dict[str, Callable[[], object]]:
     if importlib.util.find_spec("array_api_compat") is None:
         print("Clipper needs the package array_api_compat, which is not installed here: its rows are left out")
         return made
-    free = gc.Clipper(work.parameters, gc.global_norm(FREE, nonfinite="propagate"))
-    tight = gc.Clipper(work.parameters, gc.global_norm(lambda step: work.lower(), nonfinite="propagate"))
+    free = gradclip.Clipper(work.parameters, gradclip.global_norm(FREE, nonfinite="propagate"))
+    tight = gradclip.Clipper(work.parameters, gradclip.global_norm(lambda step: work.lower(), nonfinite="propagate"))
     return made | {
         "Clipper, nothing to clip": lambda: free.clip_().norm,
         "Clipper, clipping": lambda: tight.clip_().norm,

@@ -19,7 +19,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-import gradclip as gc
+import gradclip
 
 RESULTS = Path(__file__).parent / "results" / "in_backward.csv"
 ARMS = ("after backward", "not clipped", "tensor by tensor", "all together, approximate", "all together, two passes")
@@ -49,7 +49,7 @@ def step_of(arm: str, model: nn.Module, words: Tensor) -> Callable[[], None]:
     """Return one training step, set up for an arm."""
     if arm == "after backward":
         optimizer = adamw(list(model.parameters()))
-        clipper = gc.Clipper(model, "global_norm:1.0")
+        clipper = gradclip.Clipper(model, "global_norm:1.0")
 
         def usual() -> None:
             model(words).backward()
@@ -62,7 +62,7 @@ def step_of(arm: str, model: nn.Module, words: Tensor) -> Callable[[], None]:
     if arm == "not clipped":
         return not_clipped(model, words, optimizers)
     clipping = "tensor_norm:1.0" if arm == "tensor by tensor" else "global_norm:1.0"
-    in_backward = gc.InBackward(model, clipping, optimizers, approximate="approximate" in arm)
+    in_backward = gradclip.InBackward(model, clipping, optimizers, approximate="approximate" in arm)
 
     def early() -> None:
         loss = model(words)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import gradclip as gc
+import gradclip
 import gradclip.torch as drop_in
 from gradclip import Clipping, reference
 
@@ -110,7 +110,7 @@ def whole(
 ) -> Case:
     """One norm over everything; where it clips, it clips a little more each time."""
     work = Work(shapes(quick), dtype)
-    clipper = gc.Clipper(work.parameters, gc.global_norm(lambda step: work.limit))
+    clipper = gradclip.Clipper(work.parameters, gradclip.global_norm(lambda step: work.limit))
     contenders: dict[str, Callable[[], Any]] = {
         "torch": lambda: nn.utils.clip_grad_norm_(work.parameters, work.limit),
         "drop-in": lambda: drop_in.clip_grad_norm_(work.parameters, work.limit),
@@ -126,7 +126,7 @@ def whole(
 def recorded(name: str, quick: bool) -> Case:
     """The drop-in's work with the norm of every tensor returned and kept, against torch's clipping alone."""
     work = Work(gpt2(2 if quick else 12))
-    clipper = gc.Clipper(work.parameters, gc.global_norm(lambda step: work.limit))
+    clipper = gradclip.Clipper(work.parameters, gradclip.global_norm(lambda step: work.limit))
     kept: list[list[float]] = []
 
     def clip_and_record() -> Tensor:
@@ -148,12 +148,12 @@ def lstm(name: str, quick: bool) -> Case:
     work = Work([tuple(p.shape) for p in model.parameters()])
     for parameter, grad in zip(model.parameters(), work.grads, strict=True):
         parameter.grad = grad
-    recipe, bare, clipping = gc.global_norm(1e9), *(torch.optim.SGD(model.parameters(), lr=0.0) for _ in range(2))
-    clipper, handle = gc.Clipper(model, recipe), gc.attach(clipping, recipe)
+    recipe, bare, clipping = gradclip.global_norm(1e9), *(torch.optim.SGD(model.parameters(), lr=0.0) for _ in range(2))
+    clipper, handle = gradclip.Clipper(model, recipe), gradclip.attach(clipping, recipe)
     contenders: dict[str, Callable[[], Any]] = {
         "torch": lambda: nn.utils.clip_grad_norm_(model.parameters(), 1e9),
         "drop-in": lambda: drop_in.clip_grad_norm_(model.parameters(), 1e9),
-        "clip_": lambda: gc.clip_(model, recipe).norm,
+        "clip_": lambda: gradclip.clip_(model, recipe).norm,
         "Clipper": lambda: clipper.clip_().norm,
         "bare step": bare.step,
         "attach": clipping.step,
@@ -177,7 +177,7 @@ def adamw(name: str, quick: bool) -> Case:
         torch.manual_seed(0)
         works[label] = Work(shapes)
     optimizers = {label: torch.optim.AdamW(w.parameters, lr=1e-3, fused=True) for label, w in works.items()}
-    handle = gc.attach(optimizers["attach"], gc.global_norm(lambda step: works["attach"].limit))
+    handle = gradclip.attach(optimizers["attach"], gradclip.global_norm(lambda step: works["attach"].limit))
 
     def torch_step() -> Tensor:
         norm = nn.utils.clip_grad_norm_(works["torch"].parameters, works["torch"].limit)
@@ -207,7 +207,7 @@ def adamw(name: str, quick: bool) -> Case:
 def other(clipping: Clipping, others: Callable[[Work], dict[str, Callable[[], Any]]], name: str, quick: bool) -> Case:
     """Another scope, against those who have it; the gradients are put back before each call."""
     work = Work(gpt2(1 if quick else 4, words=2048))
-    clipper = gc.Clipper(work.parameters, clipping)
+    clipper = gradclip.Clipper(work.parameters, clipping)
     contenders = {**others(work), "Clipper": lambda: clipper.clip_().norm}
 
     def check(label: str) -> float | None:
@@ -228,7 +228,7 @@ def other(clipping: Clipping, others: Callable[[Work], dict[str, Callable[[], An
 def expected(clipping: Clipping, work: Work) -> tuple[float, list[Any]]:
     """What the reference says; it goes element by element for values, which float64 says at once."""
     grads = [g.numpy().astype(np.float64) for g in work.grads]
-    if isinstance(clipping.threshold, gc.Bounds):
+    if isinstance(clipping.threshold, gradclip.Bounds):
         clipped = [g.clip(clipping.threshold.low, clipping.threshold.high) for g in grads]
         return max(float(abs(g).max()) for g in grads), clipped
     want = reference.clip(clipping, grads, [p.detach().numpy() for p in work.parameters])
@@ -300,8 +300,8 @@ CASES: dict[str, Callable[[str, bool], Case]] = {
     "LSTM, 6 tensors": lstm,
     "AdamW fused, 48M, always clipping": adamw,
     "GPT-2 small, norms of all tensors recorded": recorded,
-    "per tensor": partial(other, gc.tensor_norm(0.5), tensor_rivals),
-    "per tensor, RMS": partial(other, gc.block_rms(0.005), rms_rivals),
-    "per unit (AGC)": partial(other, gc.agc(0.01), unit_rivals),
-    "value": partial(other, gc.value(0.02), value_rivals),
+    "per tensor": partial(other, gradclip.tensor_norm(0.5), tensor_rivals),
+    "per tensor, RMS": partial(other, gradclip.block_rms(0.005), rms_rivals),
+    "per unit (AGC)": partial(other, gradclip.agc(0.01), unit_rivals),
+    "value": partial(other, gradclip.value(0.02), value_rivals),
 }

@@ -16,7 +16,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-import gradclip as gc
+import gradclip
 
 __all__ = ["TASKS", "Outcome", "Task"]
 
@@ -36,17 +36,17 @@ class Task:
     name: str
     needs: bool
     """Whether clipping is expected to matter; the others are controls."""
-    run: Callable[[gc.Clipping, int], Outcome]
+    run: Callable[[gradclip.Clipping, int], Outcome]
     held_out: bool = False
     """Never looked at while the defaults of ``auto`` were chosen."""
 
 
 def train(
-    model: nn.Module, optimizer: torch.optim.Optimizer, loss_at: Callable[[int], Tensor], steps: int, clipping: gc.Clipping,
-    last: int = 30,
+    model: nn.Module, optimizer: torch.optim.Optimizer, loss_at: Callable[[int], Tensor], steps: int,
+    clipping: gradclip.Clipping, last: int = 30,
 ) -> Outcome:  # fmt: skip
     """Train and return the mean loss of the last steps; a loss that is not finite ends the run as it is."""
-    handle = gc.attach(optimizer, clipping, parameters=model)
+    handle = gradclip.attach(optimizer, clipping, parameters=model)
     losses, clipped = [], 0
     for step in range(steps):
         optimizer.zero_grad()
@@ -57,7 +57,7 @@ def train(
             break
         try:
             optimizer.step()
-        except gc.NonFiniteGradientError:
+        except gradclip.NonFiniteGradientError:
             losses.append(math.inf)
             break
         clipped += bool(handle.result.clipped)
@@ -127,7 +127,7 @@ def char_task(
 ) -> Task:
     """A character model trained for 200 steps; the metric is bits per character."""
 
-    def run(clipping: gc.Clipping, seed: int) -> Outcome:
+    def run(clipping: gradclip.Clipping, seed: int) -> Outcome:
         torch.manual_seed(seed)
         net = model()
         generator = torch.Generator().manual_seed(seed)
@@ -144,7 +144,7 @@ def char_task(
 # --- other tasks ------------------------------------------------------------------------------------------------------
 
 
-def cliff(clipping: gc.Clipping, seed: int) -> Outcome:
+def cliff(clipping: gradclip.Clipping, seed: int) -> Outcome:
     """The cliff of Pascanu et al. 2013, figure 6: one neuron over 50 steps; the seed moves the start a little.
 
     The metric is the root of the loss, the distance from the target, plus 0.01: less than that is no difference.
@@ -164,7 +164,7 @@ def cliff(clipping: gc.Clipping, seed: int) -> Outcome:
     return Outcome(math.sqrt(outcome.metric) + 0.01, outcome.clipped)
 
 
-def heavy_noise(clipping: gc.Clipping, seed: int) -> Outcome:
+def heavy_noise(clipping: gradclip.Clipping, seed: int) -> Outcome:
     """A product of three inputs under rank-1 Pareto noise on the gradient (after arXiv 2605.11838), validation error."""
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
@@ -197,7 +197,7 @@ def heavy_noise(clipping: gc.Clipping, seed: int) -> Outcome:
     return Outcome(error if math.isfinite(error) and math.isfinite(outcome.metric) else math.inf, outcome.clipped)
 
 
-def quartic(clipping: gc.Clipping, seed: int) -> Outcome:
+def quartic(clipping: gradclip.Clipping, seed: int) -> Outcome:
     """``f = sum x^4`` from far away: its curvature grows with the gradient, as under (L0, L1)-smoothness.
 
     The metric is the norm of x at the end, plus 0.1.
@@ -209,7 +209,7 @@ def quartic(clipping: gc.Clipping, seed: int) -> Outcome:
     return Outcome(outcome.metric**0.25 + 0.1, outcome.clipped)
 
 
-def running_sum(clipping: gc.Clipping, seed: int) -> Outcome:
+def running_sum(clipping: gradclip.Clipping, seed: int) -> Outcome:
     """Add up fifty numbers with an LSTM; the metric is the squared error, where always saying 0 costs 50."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -223,7 +223,7 @@ def running_sum(clipping: gc.Clipping, seed: int) -> Outcome:
     return train(net, torch.optim.SGD(net.parameters(), lr=0.1), loss_at, 300, clipping)
 
 
-def autoencoder(clipping: gc.Clipping, seed: int) -> Outcome:
+def autoencoder(clipping: gradclip.Clipping, seed: int) -> Outcome:
     """A deep autoencoder with momentum on low-rank data; the metric is the squared error plus 0.01."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -243,7 +243,7 @@ def autoencoder(clipping: gc.Clipping, seed: int) -> Outcome:
 def blobs(deep: bool, clip_matters: bool, lr: float, name: str, adam: bool = False) -> Task:
     """Classify ten blobs with an MLP; the metric is the cross-entropy on fresh points."""
 
-    def run(clipping: gc.Clipping, seed: int) -> Outcome:
+    def run(clipping: gradclip.Clipping, seed: int) -> Outcome:
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
         centres = 1.2 * torch.randn(10, 16, generator=generator)
@@ -266,7 +266,7 @@ def blobs(deep: bool, clip_matters: bool, lr: float, name: str, adam: bool = Fal
     return Task(name, clip_matters, run)
 
 
-def wild_labels(clipping: gc.Clipping, seed: int) -> Outcome:
+def wild_labels(clipping: gradclip.Clipping, seed: int) -> Outcome:
     """Regression on labels with Student noise (df 1.2); the metric is the error without it, squared, plus 0.01."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -285,7 +285,7 @@ def wild_labels(clipping: gc.Clipping, seed: int) -> Outcome:
     return Outcome(error if math.isfinite(error) and math.isfinite(outcome.metric) else math.inf, outcome.clipped)
 
 
-def bad_batches(clipping: gc.Clipping, seed: int) -> Outcome:
+def bad_batches(clipping: gradclip.Clipping, seed: int) -> Outcome:
     """Classify blobs with Adam where one batch in fifty is multiplied by a thousand; the metric is the clean cross-entropy."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)

@@ -77,11 +77,11 @@ def _quiet() -> None:
 
 
 def _one(task: str, method: str, seed: int) -> Row:
-    import gradclip as gc
+    import gradclip
     from benchmarks.thresholds.tasks import TASKS
 
     began = time.perf_counter()
-    found = next(each for each in TASKS if each.name == task).run(gc.parse(METHODS[method]), seed)
+    found = next(each for each in TASKS if each.name == task).run(gradclip.parse(METHODS[method]), seed)
     return Row(task, method, seed, found.metric, found.clipped, time.perf_counter() - began)
 
 

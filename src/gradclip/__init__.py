@@ -1,10 +1,10 @@
 """Gradient clipping for Python: clip anything exactly, in one line.
 
-    import gradclip as gc
+    import gradclip
 
-    result = gc.clip_(model, gc.global_norm(1.0))        # in place: a model, an optimizer or parameters
-    copies = gc.clip(grads, gc.value(-0.5, 0.5))         # out of place
-    handle = gc.attach(optimizer, "global_norm:1.0")     # inside optimizer.step(), for every step
+    result = gradclip.clip_(model, gradclip.global_norm(1.0))        # in place: a model, an optimizer or parameters
+    copies = gradclip.clip(grads, gradclip.value(-0.5, 0.5))         # out of place
+    handle = gradclip.attach(optimizer, "global_norm:1.0")     # inside optimizer.step(), for every step
 
 Importing this package loads no framework; the names that need PyTorch load it when they are first used.
 """
@@ -30,7 +30,7 @@ from gradclip.recipes import (
     global_norm,
     group_norm,
     norm_growth,
-    normalise,
+    normalize,
     quantile,
     skip_step,
     spam,
@@ -40,9 +40,9 @@ from gradclip.recipes import (
     value,
     zclip,
 )
-from gradclip.rescales import Band, Clamp, Drop, Hard, Normalise, Soft
+from gradclip.rescales import Band, Clamp, Drop, Hard, Normalize, Soft
 from gradclip.result import ClipResult
-from gradclip.scopes import PerElement, PerGroup, PerTensor, PerUnit, Whole
+from gradclip.scopes import Global, PerElement, PerGroup, PerTensor, PerUnit
 from gradclip.spelling import parse
 from gradclip.thresholds import Bounds, Constant, Relative, Schedule
 
@@ -54,11 +54,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "L1", "L2", "LINF", "RMS", "Attachment", "Band", "Bounds", "Chain", "Clamp", "ClipResult", "Clipper", "Clipping",
-    "Constant", "Cosine", "Drop", "GradclipError", "Hard", "InBackward", "Linear", "NonFiniteGradientError", "Norm",
-    "Normalise", "PerElement", "PerGroup", "PerTensor", "PerUnit", "Propagate", "Raise", "RecipeError", "Recording",
-    "Relative", "Schedule", "Skip", "Soft", "StateError", "TargetError", "Whole", "Zero",
+    "Constant", "Cosine", "Drop", "Global", "GradclipError", "Hard", "InBackward", "Linear", "NonFiniteGradientError", "Norm",
+    "Normalize", "PerElement", "PerGroup", "PerTensor", "PerUnit", "Propagate", "Raise", "RecipeError", "Recording",
+    "Relative", "Schedule", "Skip", "Soft", "StateError", "TargetError", "Zero",
     "adagc", "agc", "aggc", "attach", "auto", "autoclip", "block_rms", "clip", "clip_", "global_norm", "group_norm",
-    "norm_growth", "normalise", "parse", "quantile", "record", "skip_step", "spam", "stable_spam", "tensor_norm",
+    "norm_growth", "normalize", "parse", "quantile", "record", "skip_step", "spam", "stable_spam", "tensor_norm",
     "tensor_norms", "trust", "value", "zclip",
 ]  # fmt: skip
 

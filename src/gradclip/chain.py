@@ -17,7 +17,7 @@ class Chain:
     Each keeps its own history. A step that ``first`` skips ends there. A result tells the norms before ``first`` and after
     ``second``, both in the norm of ``second``. Stable-SPAM (2025, arXiv 2502.17055) is written like this::
 
-        Chain(Clipping(PerTensor(), LINF, Mean(0.999), Clamp()), Clipping(PerTensor(), L2, Moments(0.7, 0.9), Normalise()))
+        Chain(Clipping(PerTensor(), LINF, Mean(0.999), Clamp()), Clipping(PerTensor(), L2, Moments(0.7, 0.9), Normalize()))
 
     Raises:
         TypeError: one of them is not a ``Clipping`` or its spelling.

@@ -3,13 +3,13 @@
 A gradient is cut into blocks; each block has a norm ``n`` and a limit ``T``, and is multiplied by a factor that depends
 on their ratio, ``g <- g * phi(n / T)``. The classical methods, written out::
 
-    Pascanu et al. 2013, "clip by global norm"   Clipping(Whole(), L2, Constant(1.0), Hard())
+    Pascanu et al. 2013, "clip by global norm"   Clipping(Global(), L2, Constant(1.0), Hard())
     Mikolov 2012, "clip by value"                Clipping(PerElement(), LINF, Bounds(-0.5, 0.5), Hard())
     Keras clipnorm, "clip by norm"               Clipping(PerTensor(), L2, Constant(1.0), Hard())
     per param group                              Clipping(PerGroup(), L2, Constant((1.0, 0.5)), Hard())
     optax clip_by_block_rms, Adafactor           Clipping(PerTensor(), RMS, Constant(1.0), Hard())
-    normalised gradient descent                  Clipping(Whole(), L2, Constant(1.0), Normalise())
-    smoothed clipping, Zhang et al. 2020         Clipping(Whole(), L2, Constant(1.0), Soft())
+    normalised gradient descent                  Clipping(Global(), L2, Constant(1.0), Normalize())
+    smoothed clipping, Zhang et al. 2020         Clipping(Global(), L2, Constant(1.0), Soft())
     Brock et al. 2021, adaptive clipping (AGC)   Clipping(PerUnit(), L2, Relative(0.01, floor=1e-3), Hard())
 
 :mod:`gradclip.recipes` gives each a name; :class:`gradclip.Chain` is two of them in turn.
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from gradclip.nonfinite import Nonfinite, Skip
 from gradclip.norms import L2, LINF, Norm
 from gradclip.rescales import Clamp, Hard, Rescale
-from gradclip.scopes import PerElement, PerGroup, PerUnit, Scope, Whole
+from gradclip.scopes import Global, PerElement, PerGroup, PerUnit, Scope
 from gradclip.thresholds import Bounds, Constant, Threshold
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Clipping:
     value:-0.5,0.5
     """
 
-    scope: Scope = Whole()
+    scope: Scope = Global()
     norm: Norm = L2
     threshold: Threshold = _DEFAULT_THRESHOLD
     rescale: Rescale = Hard()

@@ -109,7 +109,7 @@ def _blocks(scope: scopes.Scope, entries: Sequence[scopes.Entry]) -> list[list[t
     """List each block as (tensor, index into it) pairs."""
     kept = [(i, e) for i, e in enumerate(entries) if not _left_out(scope, e.name)]
     match scope:
-        case scopes.Whole():
+        case scopes.Global():
             return [[(i, ()) for i, _ in kept]]
         case scopes.PerTensor():
             return [[(i, ())] for i, _ in kept]
@@ -192,7 +192,7 @@ def _factor(rescale: rescales.Rescale, n: float, t: float, step: int) -> float:
     match rescale:
         case rescales.Hard() | rescales.Clamp():
             return t / n if n >= t else 1.0
-        case rescales.Normalise():
+        case rescales.Normalize():
             return t / n
         case rescales.Soft():
             return 1 / (1 + n / t)

@@ -14,7 +14,7 @@ from gradclip._arrays import Array, namespace
 from gradclip.moving import Warmup, extremes, moved
 from gradclip.thresholds import number
 
-__all__ = ["Band", "Clamp", "Drop", "Hard", "Normalise", "Rescale", "Soft"]
+__all__ = ["Band", "Clamp", "Drop", "Hard", "Normalize", "Rescale", "Soft"]
 
 
 class Rescale(ABC):
@@ -59,7 +59,7 @@ class Clamp(Rescale):
 
 
 @dataclass(frozen=True)
-class Normalise(Rescale):
+class Normalize(Rescale):
     """Bring every block to the limit, up or down: ``T/n``; a zero block stays zero."""
 
     formula: ClassVar[str] = "T/n"

@@ -19,10 +19,10 @@ class ClipResult:
     Norms are in the method's own norm (the largest ``|x|`` for element clipping) and in the gradient's unit, float64.
     Parameters left out by ``exclude`` are listed in ``tensor_norms`` but are not part of ``norm``.
 
-    >>> import torch, gradclip as gc
+    >>> import torch, gradclip
     >>> p = torch.nn.Parameter(torch.zeros(2))
     >>> p.grad = torch.tensor([3.0, 4.0])
-    >>> result = gc.clip_({"w": p}, gc.global_norm(1.0))
+    >>> result = gradclip.clip_({"w": p}, gradclip.global_norm(1.0))
     >>> result
     ClipResult(norm=5, clipped_norm=1, coefficient=0.2, clipped, worst='w')
     >>> float(result.norm), bool(result.clipped), p.grad

@@ -16,7 +16,7 @@ from math import prod
 
 from gradclip.errors import TargetError
 
-__all__ = ["Entry", "Partition", "PerElement", "PerGroup", "PerTensor", "PerUnit", "Scope", "Whole"]
+__all__ = ["Entry", "Global", "Partition", "PerElement", "PerGroup", "PerTensor", "PerUnit", "Scope"]
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Scope(ABC):
 
 
 @dataclass(frozen=True)
-class Whole(Scope):
+class Global(Scope):
     """Everything is one block."""
 
     def _cut(self, entries: Sequence[Entry], included: Sequence[bool]) -> Partition:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-import gradclip as gc
+import gradclip
 from gradclip import reference, reference_rules
 from gradclip.thresholds import Constant
 from gradclip.torch.targets import resolve
@@ -42,7 +42,7 @@ def give_gradients(parameters: dict[str, nn.Parameter], step: int) -> None:
 class Specification:
     """What the reference says of the next step, given all steps before; the stages of a chain one after another."""
 
-    def __init__(self, clipping: gc.Clipping | gc.Chain, parameters: dict[str, nn.Parameter]) -> None:
+    def __init__(self, clipping: gradclip.Clipping | gradclip.Chain, parameters: dict[str, nn.Parameter]) -> None:
         self.clipping, self.entries = clipping, resolve(parameters).entries
         self.histories: list[list[list[float]]] = [[] for _ in clipping.stages]
 
@@ -53,8 +53,8 @@ class Specification:
             grads = found.grads
         return found
 
-    def stage(self, clipping: gc.Clipping, history: list[list[float]], grads: list[np.ndarray]) -> reference.Reference:
-        measured = gc.Clipping(clipping.scope, clipping.norm, Constant(np.inf))
+    def stage(self, clipping: gradclip.Clipping, history: list[list[float]], grads: list[np.ndarray]) -> reference.Reference:
+        measured = gradclip.Clipping(clipping.scope, clipping.norm, Constant(np.inf))
         history.append(reference.clip(measured, grads, entries=self.entries).block_norms)
         limits = reference_rules.limits(clipping.threshold, np.array(history))[-1]
         limits = np.where(np.isnan(limits), np.inf, limits)
@@ -74,8 +74,8 @@ def assert_step(parameters: dict[str, nn.Parameter], there: list[str], want: ref
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_a_clipper_follows_the_specification(spelling, dtype):
     parameters = made(dtype)
-    clipping = gc.parse(spelling)
-    clipper, specification = gc.Clipper(parameters, clipping), Specification(clipping, parameters)
+    clipping = gradclip.parse(spelling)
+    clipper, specification = gradclip.Clipper(parameters, clipping), Specification(clipping, parameters)
     percentile = 0.0101 if spelling.startswith("autoclip") else 0.0
     clipped = 0
     for step in range(25):
@@ -92,7 +92,7 @@ def test_a_clipper_follows_the_specification(spelling, dtype):
 def test_attached_it_does_the_same():
     parameters = made(torch.float32)
     optimizer = torch.optim.SGD([{"params": [*parameters.items()][:2]}, {"params": [*parameters.items()][2:]}], lr=0.0)
-    handle = gc.attach(optimizer, "aggc:1.2,0.5,0.9", parameters=parameters)
+    handle = gradclip.attach(optimizer, "aggc:1.2,0.5,0.9", parameters=parameters)
     specification = Specification(handle.clipper.clipping, parameters)
     specification.entries = resolve(parameters, optimizer).entries
     for step in range(25):
@@ -120,7 +120,7 @@ class TestTrust:
     def test_it_follows_the_specification(self, spelling, dtype):
         parameters = made(dtype)
         optimizer = self.optimizer(parameters)
-        handle = gc.attach(optimizer, spelling, parameters=parameters)
+        handle = gradclip.attach(optimizer, spelling, parameters=parameters)
         for step in range(8):
             give_gradients(parameters, step)
             rates = [self.LRS[entry.group or 0] for entry in resolve(parameters, optimizer).entries]
@@ -135,7 +135,7 @@ class TestTrust:
     def test_no_step_is_longer_than_a_share_of_the_weights(self):
         parameters = {"a": nn.Parameter(torch.full((4,), 3.0)), "b": nn.Parameter(torch.full((9,), 2.0))}
         optimizer = self.optimizer(parameters | {"c": nn.Parameter(torch.ones(5))})
-        handle = gc.attach(optimizer, "trust:0.1", parameters=parameters)
+        handle = gradclip.attach(optimizer, "trust:0.1", parameters=parameters)
         for _ in range(20):
             before = torch.cat([p.detach().clone() for p in parameters.values()])
             for p in parameters.values():
@@ -148,7 +148,7 @@ class TestTrust:
     def test_the_learning_rate_is_the_one_of_now(self):
         weight = nn.Parameter(torch.tensor([3.0, 4.0]))
         optimizer = torch.optim.SGD([weight], lr=1.0)
-        handle = gc.attach(optimizer, "trust:0.1")
+        handle = gradclip.attach(optimizer, "trust:0.1")
         for lr in (1.0, 0.25, 0.0):
             optimizer.param_groups[0]["lr"] = lr
             weight.grad, weight.data = torch.tensor([30.0, 40.0]), torch.tensor([3.0, 4.0])
@@ -160,7 +160,7 @@ class TestTrust:
         weight = nn.Parameter(torch.zeros(2))
         optimizer = torch.optim.SGD([weight], lr=1.0)
         weight.grad = torch.tensor([3.0, 4.0])
-        with gc.attach(optimizer, "trust:0.1,floor=0.01"):
+        with gradclip.attach(optimizer, "trust:0.1,floor=0.01"):
             optimizer.step()
         assert float(weight.detach().norm()) == pytest.approx(0.001)
 
@@ -168,13 +168,13 @@ class TestTrust:
         parameters = made(torch.float32)
         give_gradients(parameters, 0)
         before = {name: None if p.grad is None else p.grad.clone() for name, p in parameters.items()}
-        with pytest.raises(gc.TargetError, match=r"trust:0.02 needs the learning rate: use gradclip.attach"):
-            gc.clip_(parameters, gc.trust())
-        with pytest.raises(gc.TargetError, match="needs the learning rate"):
-            gc.Clipper(parameters, gc.trust())
+        with pytest.raises(gradclip.TargetError, match=r"trust:0.02 needs the learning rate: use gradclip.attach"):
+            gradclip.clip_(parameters, gradclip.trust())
+        with pytest.raises(gradclip.TargetError, match="needs the learning rate"):
+            gradclip.Clipper(parameters, gradclip.trust())
         grads = [p.grad for p in parameters.values() if p.grad is not None]
-        with pytest.raises(gc.TargetError, match="needs"):
-            gc.clip(grads, gc.trust())
+        with pytest.raises(gradclip.TargetError, match="needs"):
+            gradclip.clip(grads, gradclip.trust())
         assert all(
             p.grad is None if was is None else torch.equal(p.grad, was)
             for p, was in zip(parameters.values(), before.values(), strict=True)

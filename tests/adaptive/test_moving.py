@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-import gradclip as gc
+import gradclip
 from gradclip import adaptive, reference
 from gradclip.thresholds import Context
 from tests.adaptive.support import run, spiky_norms
 
 SHAPES = [
-    gc.Linear(10, 2, 4), gc.Linear(1, 3, 8, after=5), gc.Cosine(10, 2, 4), gc.Cosine(1, 3, 8, after=5), gc.Linear(2, 2, 1, 100),
+    gradclip.Linear(10, 2, 4), gradclip.Linear(1, 3, 8, after=5), gradclip.Linear(2, 2, 1, 100),
+    gradclip.Cosine(10, 2, 4), gradclip.Cosine(1, 3, 8, after=5),
 ]  # fmt: skip
 STEPS = (0, 1, 4, 5, 6, 9, 13, 14, 99, 100, 101, 10**9)
 
@@ -43,12 +44,14 @@ def test_under_jit_the_step_may_be_traced(shape, dtype):
     assert compiled._cache_size() == 1
 
 
-@pytest.mark.parametrize("rescale", [gc.Band(gc.Linear(0.9, 0.1, 6, after=2)), gc.Band(gc.Cosine(0.2, 1, 6), 3.0)], ids=repr)
+@pytest.mark.parametrize(
+    "rescale", [gradclip.Band(gradclip.Linear(0.9, 0.1, 6, after=2)), gradclip.Band(gradclip.Cosine(0.2, 1, 6), 3.0)], ids=repr
+)
 def test_a_band_moves_under_jit_too(rescale):
     norms, limits = np.array([0.0, 0.05, 0.4, 1.0, 3.0]), 1.5
     compiled = jax.jit(lambda n, step: rescale.factors(n, jnp.asarray(limits), step))
     for step in range(10):
-        fixed = gc.Band(reference.at_step(rescale.low, step), rescale.max_gain)
+        fixed = gradclip.Band(reference.at_step(rescale.low, step), rescale.max_gain)
         want = fixed.factors(norms, limits)
         np.testing.assert_allclose(rescale.factors(norms, limits, step), want, rtol=1e-14)
         np.testing.assert_allclose(compiled(jnp.asarray(norms), step), want, rtol=1e-6)
@@ -56,8 +59,8 @@ def test_a_band_moves_under_jit_too(rescale):
 
 def test_a_numpy_step_is_a_step():
     norms = torch.ones(2)
-    assert gc.Linear(1, 2, 10).limits(norms, {}, Context(np.int64(5)))[0] == 1.5
-    assert gc.Cosine(1, 2, 10).limits(norms, {}, Context(np.int32(5)))[0] == 1.5
+    assert gradclip.Linear(1, 2, 10).limits(norms, {}, Context(np.int64(5)))[0] == 1.5
+    assert gradclip.Cosine(1, 2, 10).limits(norms, {}, Context(np.int32(5)))[0] == 1.5
 
 
 @pytest.mark.parametrize(
@@ -69,26 +72,28 @@ def test_a_numpy_step_is_a_step():
     ],
 )  # fmt: skip
 def test_spelling_comes_back(spelling):
-    clipping = gc.parse(spelling)
-    assert gc.parse(str(clipping)) == clipping
-    assert gc.parse(repr(clipping)) == clipping
+    clipping = gradclip.parse(spelling)
+    assert gradclip.parse(str(clipping)) == clipping
+    assert gradclip.parse(repr(clipping)) == clipping
 
 
 def test_what_it_spells():
-    moving = gc.parse("aggc:linear(1.5,1.1,1000),linear(0.5,0.9,10,5)")
-    assert moving == gc.aggc(gc.Linear(1.5, 1.1, 1000), gc.Linear(0.5, 0.9, 10, after=5))
+    moving = gradclip.parse("aggc:linear(1.5,1.1,1000),linear(0.5,0.9,10,5)")
+    assert moving == gradclip.aggc(gradclip.Linear(1.5, 1.1, 1000), gradclip.Linear(0.5, 0.9, 10, after=5))
     assert str(moving) == "aggc:linear(1.5,1.1,1000),linear(0.5,0.9,10,5)"
-    assert str(gc.global_norm(gc.Linear(10, 1, 100))) == "global_norm:linear(10.0,1.0,100)"  # without a start, as before
+    assert (
+        str(gradclip.global_norm(gradclip.Linear(10, 1, 100))) == "global_norm:linear(10.0,1.0,100)"
+    )  # without a start, as before
 
 
 def test_patterns_and_keywords_are_named_even_where_all_else_is_given():
     for clipping in (
-        gc.agc(0.02, 0.01, 1, exclude="head.*"),
-        gc.zclip(2, 0.9, 9, 3, nonfinite="zero"),
-        gc.aggc(2, 0.4, 0.9, "7"),
+        gradclip.agc(0.02, 0.01, 1, exclude="head.*"),
+        gradclip.zclip(2, 0.9, 9, 3, nonfinite="zero"),
+        gradclip.aggc(2, 0.4, 0.9, "7"),
     ):
-        assert gc.parse(str(clipping)) == clipping
-    assert str(gc.zclip(2, 0.9, 9, 3, exclude="a")) == "zclip:2.0,0.9,9,3.0,exclude=a"
+        assert gradclip.parse(str(clipping)) == clipping
+    assert str(gradclip.zclip(2, 0.9, 9, 3, exclude="a")) == "zclip:2.0,0.9,9,3.0,exclude=a"
 
 
 def test_attached_the_band_moves_with_the_run():
@@ -96,7 +101,7 @@ def test_attached_the_band_moves_with_the_run():
     weight = nn.Parameter(torch.zeros(1, dtype=torch.float64))
     optimizer = torch.optim.SGD([weight], lr=0.0)
     factors = []
-    with gc.attach(optimizer, "aggc:linear(3,1.2,10,10),linear(0.1,0.9,10,10),0.999"):
+    with gradclip.attach(optimizer, "aggc:linear(3,1.2,10,10),linear(0.1,0.9,10,10),0.999"):
         for step in range(40):
             norm = {5: 2.5, 6: 0.4, 25: 2.5, 26: 0.4}.get(step, 1.0)
             weight.grad = torch.tensor([norm], dtype=torch.float64)
@@ -132,9 +137,9 @@ class Published:
 
 class TestAggcAsPublished:
     STEPS = 1000
-    LORA = gc.aggc(gc.Linear(0.6, 0.7, 300, after=400), 0, 0.95, "*", min_gain=0.9)
+    LORA = gradclip.aggc(gradclip.Linear(0.6, 0.7, 300, after=400), 0, 0.95, "*", min_gain=0.9)
     LORA_SCRIPT = ((0.95, 0.98), (0.6, 0.7), 0.95, 0.4, 0.3, False)
-    GRPO = gc.aggc(gc.Linear(0.7, 0.999, 200, after=600), 1.0, 0.99, "*", max_gain=1.1, min_gain=0.9)
+    GRPO = gradclip.aggc(gradclip.Linear(0.7, 0.999, 200, after=600), 1.0, 0.99, "*", max_gain=1.1, min_gain=0.9)
     GRPO_SCRIPT = ((0.98, 0.98), (0.7, 0.999), 0.99, 0.6, 0.2, True)
 
     def both(self, clipping, script, norms):
@@ -184,7 +189,7 @@ class TestAggcAsPublished:
 
     def test_without_a_least_factor_the_average_would_vanish(self):
         with pytest.raises(ValueError, match="set min_gain"):
-            gc.aggc(0.6)
+            gradclip.aggc(0.6)
         state = run(self.LORA.threshold, np.ones((1000, 1)))[1]
         assert float(state["ema"][0]) == pytest.approx(0.9)
         assert adaptive.Ema(0.6, min_gain=0.5).high == 0.6

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-import gradclip as gc
+import gradclip
 from gradclip import adaptive
 from gradclip.thresholds import Context
 from tests.adaptive.support import run, run_numpy, spiky_norms
@@ -46,7 +46,7 @@ def test_a_thousand_steps():
     norms = spiky_norms(blocks=3, zeros=0)
     assert norms.min() > 10 * SMALL
     ours, theirs = made(2, 5, 40), made(2, 5, 40)
-    optimizer, clipper = original(theirs), gc.Clipper(ours, gc.stable_spam())
+    optimizer, clipper = original(theirs), gradclip.Clipper(ours, gradclip.stable_spam())
     cut = 0
     for row in norms:
         grads = [peaks(p.numel(), largest) for p, largest in zip(ours, row, strict=True)]
@@ -68,7 +68,7 @@ def test_departure_what_exceeds_the_limit_is_clamped_to_it():
     steady = torch.tensor([1.0, 0.5, 0.5, 0.5], dtype=torch.float64)
     spike = torch.tensor([10.0, 1.2, 0.9, -2.0], dtype=torch.float64)
     ours, theirs = made(4), made(4)
-    optimizer, clipper = original(theirs), gc.Clipper(ours, gc.stable_spam())
+    optimizer, clipper = original(theirs), gradclip.Clipper(ours, gradclip.stable_spam())
     for grad in [steady] * 50 + [spike]:
         give(ours, [grad])
         give(theirs, [grad])
@@ -87,7 +87,7 @@ def test_departure_its_epsilon_shortens_small_norms():
     give(ours, [peaks(2, 1.0) * 1e-9])
     give(theirs, [peaks(2, 1.0) * 1e-9])
     original(theirs, eps=1e-8).step()
-    gc.Clipper(ours, gc.stable_spam()).clip_()
+    gradclip.Clipper(ours, gradclip.stable_spam()).clip_()
     assert float(theirs[0].grad.norm()) < 0.1
     assert float(ours[0].grad.norm()) == pytest.approx(1.0, rel=1e-12)
 
@@ -95,7 +95,7 @@ def test_departure_its_epsilon_shortens_small_norms():
 def test_departure_a_tensor_that_comes_late():
     """The original divides its average, one step old, by what a thousand steps would have weighed."""
     ours, theirs = made(2, 2), made(2, 2)
-    optimizer, clipper = original(theirs), gc.Clipper(ours, gc.stable_spam())
+    optimizer, clipper = original(theirs), gradclip.Clipper(ours, gradclip.stable_spam())
     for step in range(1001):
         for parameters in (ours, theirs):
             give(parameters, [peaks(2, 1.0)] * 2)
@@ -111,7 +111,7 @@ def test_departure_a_tensor_that_comes_late():
 @pytest.mark.filterwarnings("ignore:gradclip skipped a step")
 def test_departure_one_nan_disables_the_original():
     ours, theirs = made(3), made(3)
-    optimizer, clipper = original(theirs), gc.Clipper(ours, gc.stable_spam())
+    optimizer, clipper = original(theirs), gradclip.Clipper(ours, gradclip.stable_spam())
     for bad in (1.0, math.nan, 1.0):
         for parameters in (ours, theirs):
             give(parameters, [torch.tensor([1.0, bad, 2.0], dtype=torch.float64)])
@@ -123,7 +123,7 @@ def test_departure_one_nan_disables_the_original():
 
 def test_a_skipped_step_ends_in_the_first_stage():
     parameters = made(3, 2)
-    clipper = gc.Clipper(parameters, gc.stable_spam())
+    clipper = gradclip.Clipper(parameters, gradclip.stable_spam())
     give(parameters, [torch.ones(3, dtype=torch.float64), torch.ones(2, dtype=torch.float64)])
     clipper.clip_()
     before = clipper.state_dict()
@@ -178,13 +178,13 @@ def test_a_spike_stays_in_the_mean_for_as_long_as_it_remembers():
 def test_other_dtypes_end_at_a_norm_of_one(dtype):
     parameters = made(6, dtype=dtype)
     parameters[0].grad = torch.randn(6).mul(0.01).to(dtype)
-    gc.Clipper(parameters, gc.stable_spam()).clip_()
+    gradclip.Clipper(parameters, gradclip.stable_spam()).clip_()
     assert float(parameters[0].grad.to(torch.complex128).abs().norm()) == pytest.approx(1.0, rel=1e-2)
 
 
 def test_what_is_excluded_is_left_alone():
     parameters = {"a": nn.Parameter(torch.ones(3)), "head.b": nn.Parameter(torch.ones(3))}
-    clipper = gc.Clipper(parameters, gc.stable_spam(exclude="head.*"))
+    clipper = gradclip.Clipper(parameters, gradclip.stable_spam(exclude="head.*"))
     for parameter in parameters.values():
         parameter.grad = torch.tensor([1.0, 30.0, 2.0])
     result = clipper.clip_()
@@ -201,14 +201,14 @@ def trained(optimizer_of, steps: int, resume_at: int | None = None) -> tuple[flo
     targets = inputs.sum(1, keepdim=True)
     net = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 1))
     optimizer = optimizer_of(net.parameters())
-    handle = gc.attach(optimizer, gc.stable_spam(), parameters=net)
+    handle = gradclip.attach(optimizer, gradclip.stable_spam(), parameters=net)
     losses = []
     for step in range(steps):
         if step == resume_at:
             file = io.BytesIO()
             torch.save(handle.state_dict(), file)
             handle.detach()
-            handle = gc.attach(optimizer, "stable_spam", parameters=net)
+            handle = gradclip.attach(optimizer, "stable_spam", parameters=net)
             file.seek(0)
             handle.load_state_dict(torch.load(file, weights_only=True))
         optimizer.zero_grad()
@@ -242,7 +242,7 @@ def test_under_sgd_every_tensor_moves_by_about_lr():
     """However small its gradient is: that is why it is for Adam."""
     parameters = made(3, 3)
     optimizer = torch.optim.SGD(parameters, lr=0.1)
-    with gc.attach(optimizer, "stable_spam"):
+    with gradclip.attach(optimizer, "stable_spam"):
         give(parameters, [torch.full((3,), size, dtype=torch.float64) for size in (1e-9, 1e9)])
         optimizer.step()
     assert [float((p.detach() - 1).norm()) for p in parameters] == pytest.approx([0.1, 0.1])

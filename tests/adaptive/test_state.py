@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import gradclip as gc
+import gradclip
 from gradclip import adaptive
 
 SPELLINGS = [
@@ -43,7 +43,7 @@ def under(spelling: str, policy: str) -> str:
         else f"{spelling},nonfinite={policy}"  # fmt: skip
 
 
-def take(clipper: gc.Clipper, grads: list[torch.Tensor | None]) -> list[torch.Tensor | None]:
+def take(clipper: gradclip.Clipper, grads: list[torch.Tensor | None]) -> list[torch.Tensor | None]:
     """One step; return what became of the gradients."""
     for parameter, grad in zip(clipper.parameters, grads, strict=True):
         parameter.grad = None if grad is None else grad.clone()
@@ -64,7 +64,7 @@ def same_state(one: dict, other: dict) -> bool:
     )
 
 
-def history(clipper: gc.Clipper) -> dict:
+def history(clipper: gradclip.Clipper) -> dict:
     return {key: value for key, value in clipper.state_dict().items() if isinstance(value, torch.Tensor)}
 
 
@@ -79,11 +79,11 @@ def through_a_file(state: dict) -> dict:
 @given(st.sampled_from(SPELLINGS), st.integers(0, STEPS - 1), st.integers(0, 3))
 def test_resumed_bit_for_bit_at_any_step(spelling, stop, seed):
     run = gradients(seed)
-    whole, first = gc.Clipper(made(), spelling), gc.Clipper(made(), spelling)
+    whole, first = gradclip.Clipper(made(), spelling), gradclip.Clipper(made(), spelling)
     want = [take(whole, grads) for grads in run]
     for grads in run[:stop]:
         take(first, grads)
-    second = gc.Clipper(made(), spelling)
+    second = gradclip.Clipper(made(), spelling)
     second.load_state_dict(through_a_file(first.state_dict()))
     assert all(same(take(second, grads), w) for grads, w in zip(run[stop:], want[stop:], strict=True))
     assert same_state(second.state_dict(), whole.state_dict())
@@ -98,13 +98,13 @@ def test_a_non_finite_step_never_enters_the_history(spelling, policy, bad):
     run = gradients()
     poisoned = [grad if grad is None else torch.full_like(grad, bad) for grad in run[0]]
     half = [run[1][0], torch.tensor([1.0, bad, 1.0, 1.0]), None]
-    clean, dirty = gc.Clipper(made(), under(spelling, policy)), gc.Clipper(made(), under(spelling, policy))
+    clean, dirty = gradclip.Clipper(made(), under(spelling, policy)), gradclip.Clipper(made(), under(spelling, policy))
     for step, grads in enumerate(run):
         if step in (0, 1, 9):
             for wrong in (poisoned, half):
                 before = history(dirty)
                 if policy == "raise":
-                    with pytest.raises(gc.NonFiniteGradientError):
+                    with pytest.raises(gradclip.NonFiniteGradientError):
                         take(dirty, wrong)
                 else:
                     take(dirty, wrong)
@@ -117,7 +117,7 @@ def test_a_non_finite_step_never_enters_the_history(spelling, policy, bad):
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_under_zero_the_rest_of_the_step_is_remembered(spelling):
     run = gradients()
-    clean, dirty = gc.Clipper(made(), under(spelling, "zero")), gc.Clipper(made(), under(spelling, "zero"))
+    clean, dirty = gradclip.Clipper(made(), under(spelling, "zero")), gradclip.Clipper(made(), under(spelling, "zero"))
     for step, grads in enumerate(run):
         zeroed, wrong = [copy.copy(grads) for _ in range(2)]
         if step in (0, 9):
@@ -128,7 +128,7 @@ def test_under_zero_the_rest_of_the_step_is_remembered(spelling):
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_the_state_does_not_grow(spelling):
-    clipper = gc.Clipper(made(), spelling)
+    clipper = gradclip.Clipper(made(), spelling)
     sizes = []
     for grads in gradients():
         take(clipper, grads)
@@ -153,21 +153,21 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_state_of_something_else_is_refused_whole(case):
     change, message = REFUSED[case]
-    clipper, other = gc.Clipper(made(), "adagc:1.1"), gc.Clipper(made(), "adagc:1.1")
+    clipper, other = gradclip.Clipper(made(), "adagc:1.1"), gradclip.Clipper(made(), "adagc:1.1")
     for grads in gradients()[:5]:
         take(clipper, grads)
     take(other, gradients()[3])
     before = other.state_dict()
-    with pytest.raises(gc.StateError, match=message) as error:
+    with pytest.raises(gradclip.StateError, match=message) as error:
         other.load_state_dict(change(clipper.state_dict()))
     assert "\n" not in str(error.value)
     assert same_state(other.state_dict(), before)
 
 
 def test_a_state_of_another_model_is_refused():
-    clipper, other = gc.Clipper(made(), "adagc"), gc.Clipper(bigger(), "adagc")
+    clipper, other = gradclip.Clipper(made(), "adagc"), gradclip.Clipper(bigger(), "adagc")
     take(clipper, gradients()[0])
-    with pytest.raises(gc.StateError, match="was the model changed"):
+    with pytest.raises(gradclip.StateError, match="was the model changed"):
         other.load_state_dict(clipper.state_dict())
 
 
@@ -190,18 +190,18 @@ def test_a_state_of_another_model_is_refused():
         (lambda: adaptive.EmaRatio(warmup=True), "whole number >= 1"),
         (lambda: adaptive.EmaRatio(floor=0), "must be > 0"),
         (lambda: adaptive.Ema(0.9), ">= 1"),
-        (lambda: adaptive.Ema(gc.Linear(1.2, 0.9, 10)), ">= 1"),
+        (lambda: adaptive.Ema(gradclip.Linear(1.2, 0.9, 10)), ">= 1"),
         (lambda: adaptive.Ema(min_gain=1.0), r"in \[0, 1\)"),
         (lambda: adaptive.Ema(min_gain=-0.1), r"in \[0, 1\)"),
-        (lambda: gc.Band(gc.Linear(0.5, 1.1, 10)), "between 0 and 1"),
-        (lambda: gc.Band(float("nan")), "not NaN"),
-        (lambda: gc.Linear(1, 2, 10, -1), "whole number >= 0"),
-        (lambda: gc.Cosine(1, 2, 10, 0.5), "whole number >= 0"),
+        (lambda: gradclip.Band(gradclip.Linear(0.5, 1.1, 10)), "between 0 and 1"),
+        (lambda: gradclip.Band(float("nan")), "not NaN"),
+        (lambda: gradclip.Linear(1, 2, 10, -1), "whole number >= 0"),
+        (lambda: gradclip.Cosine(1, 2, 10, 0.5), "whole number >= 0"),
         (lambda: adaptive.Mean(1.0), "between 0 and 1"),
         (lambda: adaptive.Mean(0), "must be > 0"),
         (lambda: adaptive.Moments(1.5), "between 0 and 1"),
         (lambda: adaptive.Moments(0.7, float("nan")), "not NaN"),
-        (lambda: gc.stable_spam(2), "between 0 and 1"),
+        (lambda: gradclip.stable_spam(2), "between 0 and 1"),
         (lambda: adaptive.Growth(0.99), ">= 1"),
         (lambda: adaptive.Growth(floor=1), "between 0 and 1"),
         (lambda: adaptive.SecondMoment(beta=float("nan")), "not NaN"),
@@ -221,13 +221,13 @@ def test_least_takes_thresholds_only():
 
 def test_a_rule_that_learns_needs_a_place_to_learn_in():
     with pytest.raises(ValueError, match=r"use gradclip\.Clipper"):
-        gc.clip_(made(), gc.zclip())
+        gradclip.clip_(made(), gradclip.zclip())
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_nothing_to_clip_is_no_error(spelling):
-    clipper = gc.Clipper([], spelling)
+    clipper = gradclip.Clipper([], spelling)
     clipper.clip_()
     clipper.load_state_dict(clipper.state_dict())
-    frozen = gc.Clipper(made(), spelling)
+    frozen = gradclip.Clipper(made(), spelling)
     assert not bool(frozen.clip_().clipped)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-import gradclip as gc
+import gradclip
 from gradclip.adaptive import Stride
 from gradclip.thresholds import Context
 from tests.adaptive.support import spiky_norms
@@ -104,7 +104,7 @@ def test_auto_resumes_bit_for_bit():
         torch.manual_seed(0)
         net = nn.Linear(6, 4)
         optimizer = torch.optim.SGD(net.parameters(), lr=5.0)
-        return net, optimizer, gc.attach(optimizer, gc.auto(window=10))
+        return net, optimizer, gradclip.attach(optimizer, gradclip.auto(window=10))
 
     def go(net, optimizer, steps):
         for step in steps:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-import gradclip as gc
+import gradclip
 from gradclip.backends import kernel
 
 pytestmark = pytest.mark.skipif(not kernel.enabled(), reason="the kernel was not built, or is switched off")
@@ -59,7 +59,10 @@ def test_several_threads_may_clip_at_once(threads):
         parameter = nn.Parameter(torch.zeros(400_000))
         for _ in range(10):
             parameter.grad = torch.full((400_000,), float(number))
-            results[number] = float(gc.clip_([parameter], gc.global_norm(1.0)).norm), float(parameter.grad.double().norm())
+            results[number] = (
+                float(gradclip.clip_([parameter], gradclip.global_norm(1.0)).norm),
+                float(parameter.grad.double().norm()),
+            )
 
     workers = [threading.Thread(target=clip, args=(number,)) for number in range(1, 5)]
     for worker in workers:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-import gradclip as gc
+import gradclip
 import gradclip.torch as drop_in
 from gradclip.backends import kernel
 from tests.conformance.test_recipes import DTYPES, RECIPES
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def results(recipe, dtype):
     torch.manual_seed(1)
     target = parameters(dtype)
-    found = gc.clip_(target, recipe).asdict()
+    found = gradclip.clip_(target, recipe).asdict()
     return {name: p.grad for name, p in target.items() if p.grad is not None}, found
 
 

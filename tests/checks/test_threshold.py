@@ -82,7 +82,7 @@ def test_a_threshold_far_too_low_stalls_the_training(tmp_path):
     assert told(path) == ["always-clipping warning possible"]
     assert symptom.sentence.startswith("100% of steps are clipped to 0.001, and the middle one keeps 0.")
     assert symptom.sentence.endswith("while the loss hardly falls.")
-    assert 'gradclip.attach(optimizer, "normalise:0.001")' in symptom.fix
+    assert 'gradclip.attach(optimizer, "normalize:0.001")' in symptom.fix
     assert 'gradclip.attach(optimizer, "global_norm:' in symptom.fix
     assert "# would clip 0% of steps" in symptom.fix
 
@@ -102,7 +102,7 @@ def test_usual_thresholds_give_nothing(tmp_path, threshold, adam):
 @pytest.mark.parametrize(
     "recipe",
     [
-        *["normalise:0.001", "normalise:0.001,soft=true", "autoclip:10", "autoclip:1", "trust:0.0001", "auto", "zclip"],
+        *["normalize:0.001", "normalize:0.001,soft=true", "autoclip:10", "autoclip:1", "trust:0.0001", "auto", "zclip"],
         *["tensor_norm:0.0005", "global_norm:0.001,norm=1", "global_norm:linear(0.002,0.001,100)", "agc:0.0001"],
         *["global_norm:0.001,exclude=group0.0", "value:0.00001", "quantile:0.1,100"],
     ],
@@ -218,7 +218,7 @@ def test_a_target_that_never_stops_moving_is_healthy(tmp_path):
         ([11.0] * 100, {"detail": "my own clipping"}, []),
         ([11.0] * 100, {"detail": "global_norm:1.0"}, ["always-clipping warning possible"]),
         ([11.0] * 100, {"detail": "", "clip": "global_norm:1.0"}, ["always-clipping warning possible"]),
-        ([11.0] * 100, {"detail": "", "clip": "normalise:1.0"}, []),
+        ([11.0] * 100, {"detail": "", "clip": "normalize:1.0"}, []),
     ],
 )
 def test_where_clipping_is_always(tmp_path, norms, options, expected):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-import gradclip as gc
+import gradclip
 import gradclip.torch as drop_in
 from gradclip.backends import torch_triton
 
@@ -37,7 +37,7 @@ def no_waiting():
 @pytest.mark.parametrize("recipe", ["global_norm:1", "tensor_norm:1", "agc:0.01", "group_norm:1|0.3,patterns=0|*"])
 def test_propagate_never_waits(recipe):
     """Beyond a first step, in which the layout is sent."""
-    own = gc.Clipper(model(), f"{recipe},nonfinite=propagate")
+    own = gradclip.Clipper(model(), f"{recipe},nonfinite=propagate")
     own.clip_()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
@@ -53,7 +53,7 @@ def test_propagate_never_waits(recipe):
 def test_a_fused_optimizer_is_clipped_and_skipped_without_waiting(recipe):
     parameters = model(100.0)
     optimizer = torch.optim.AdamW(parameters, lr=0.1, fused=True)
-    handle = gc.attach(optimizer, recipe)
+    handle = gradclip.attach(optimizer, recipe)
     optimizer.step()
     torch.cuda.synchronize()
     before = [p.clone() for p in parameters]
@@ -138,7 +138,7 @@ def test_gradients_on_two_gpus_share_one_norm():
         parameters[i] = nn.Parameter(parameters[i].detach().to("cuda:1"))
         parameters[i].grad = grad.to("cuda:1")
     want = torch.cat([p.grad.double().flatten().cpu() for p in parameters]).norm()
-    assert float(gc.clip_(parameters, gc.global_norm(1.0)).norm) == pytest.approx(float(want), rel=1e-6)
+    assert float(gradclip.clip_(parameters, gradclip.global_norm(1.0)).norm) == pytest.approx(float(want), rel=1e-6)
     assert float(torch.cat([p.grad.double().flatten().cpu() for p in parameters]).norm()) == pytest.approx(1.0, rel=1e-6)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import utils
 
-import gradclip as gc
+import gradclip
 import gradclip.torch
 
 SHAPES = ((6, 5), (6,), (4, 3, 2, 2), (), (7,))
@@ -36,10 +36,10 @@ def parameters_of(grads: Iterable[Any], dtype: torch.dtype | None = None) -> lis
     return made
 
 
-def clipped(grads: Sequence[Any], clipping: str | gc.Clipping, weights: Sequence[Any] | None = None) -> Any:
+def clipped(grads: Sequence[Any], clipping: str | gradclip.Clipping, weights: Sequence[Any] | None = None) -> Any:
     """Return what gradclip makes of these arrays, as nested lists; their dtype decides the precision."""
     params = None if weights is None else [torch.tensor(w) for w in weights]
-    return plain(gc.clip([torch.tensor(g) for g in grads], clipping, params=params))
+    return plain(gradclip.clip([torch.tensor(g) for g in grads], clipping, params=params))
 
 
 def plain(value: Any) -> Any:

@@ -7,13 +7,13 @@ import math
 import numpy as np
 import pytest
 
-import gradclip as gc
+import gradclip
 from tests.oracles.support import Difference, assert_differs, assert_result, clipped, plain, sample
 
 keras = pytest.importorskip("keras")
 
 inf, nan = math.inf, math.nan
-RECIPES = {"clipnorm": gc.tensor_norm, "global_clipnorm": gc.global_norm, "clipvalue": gc.value}
+RECIPES = {"clipnorm": gradclip.tensor_norm, "global_clipnorm": gradclip.global_norm, "clipvalue": gradclip.value}
 
 
 def _keras(grads, **options):

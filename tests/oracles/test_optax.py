@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-import gradclip as gc
+import gradclip
 from tests.oracles.support import Difference, assert_differs, assert_result, clipped, plain, sample
 
 jax = pytest.importorskip("jax")
@@ -36,7 +36,7 @@ def _optax(grads, recipe, *arguments, weights=None):
 def _ours(grads, recipe, *arguments, weights=None):
     """The recipe of the same name; AGC's units lie along the last axis, as in JAX."""
     options = {"axis": -1} if recipe == "agc" else {}
-    return clipped(grads, getattr(gc, recipe)(*arguments, **options, nonfinite="propagate"), weights)
+    return clipped(grads, getattr(gradclip, recipe)(*arguments, **options, nonfinite="propagate"), weights)
 
 
 def _transposed(arrays):
@@ -68,7 +68,7 @@ def test_agc_in_both_layouts(arguments, weight_scale, dtype):
     weights = [(weight_scale * g).astype(dtype) for g in sample(2, shapes=KERAS_SHAPES)]
     want = _optax(grads, "agc", *arguments, weights=weights)
     assert_result(_ours(grads, "agc", *arguments, weights=weights), want, EXACT[dtype])
-    turned = clipped(_transposed(grads), gc.agc(*arguments), _transposed(weights))
+    turned = clipped(_transposed(grads), gradclip.agc(*arguments), _transposed(weights))
     assert_result(turned, plain(_transposed(want)), EXACT[dtype])
 
 
@@ -88,7 +88,7 @@ def test_agc_is_the_papers_formula(ratio):
     weight[2] = 0.0
     grad[3] *= 1e-3
     want = _agc_of_the_paper(grad.tolist(), weight.tolist(), ratio, 1e-3)
-    assert_result(clipped([grad], gc.agc(ratio), [weight]), [want], 1e-14)
+    assert_result(clipped([grad], gradclip.agc(ratio), [weight]), [want], 1e-14)
     assert_result(_optax([grad.T], "agc", ratio, weights=[weight.T]), plain([np.array(want).T]), 1e-14)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-import gradclip as gc
+import gradclip
 from gradclip import reference
 from gradclip.norms import as_norm
 from tests.support import numpy_of
@@ -60,7 +60,7 @@ def test_the_bound_holds(case, norm):
     """After hard clipping the norm, measured in float64, is at most T (1 + 4 ulp of the dtype)."""
     parameters, dtype, threshold = case
     tiny = 4 * float(torch.finfo(dtype).smallest_normal)
-    gc.clip_(parameters, gc.global_norm(threshold, norm=norm))
+    gradclip.clip_(parameters, gradclip.global_norm(threshold, norm=norm))
     assert measured(parameters, norm) <= threshold * (1 + 4 * ULP[dtype]) * (1 + SUMS) + tiny
 
 
@@ -69,7 +69,7 @@ def test_direction_is_kept(case, norm):
     """Norm clipping multiplies everything by one number."""
     parameters, dtype, threshold = case
     before = flat(parameters)
-    result = gc.clip_(parameters, gc.global_norm(threshold, norm=norm))
+    result = gradclip.clip_(parameters, gradclip.global_norm(threshold, norm=norm))
     tiny = float(torch.finfo(dtype).smallest_normal)
     np.testing.assert_allclose(flat(parameters), before * float(result.coefficient), rtol=ULP[dtype], atol=tiny)
 
@@ -79,7 +79,7 @@ def test_below_the_threshold_every_bit_stays(case, recipe):
     parameters, _, _ = case
     before = [p.grad.clone() for p in parameters]
     largest = float(np.abs(flat(parameters)).sum()) * 1.0001 + 1e-300
-    result = gc.clip_(parameters, gc.parse(f"{recipe}:{largest}"))
+    result = gradclip.clip_(parameters, gradclip.parse(f"{recipe}:{largest}"))
     assert not bool(result.clipped)
     assert float(result.coefficient) == 1.0
     for parameter, was in zip(parameters, before, strict=True):
@@ -90,9 +90,9 @@ def test_below_the_threshold_every_bit_stays(case, recipe):
 def test_clipping_twice_is_clipping_once(case, norm):
     """To rounding: a second pass can only mend the last place of the first."""
     parameters, dtype, threshold = case
-    gc.clip_(parameters, gc.global_norm(threshold, norm=norm))
+    gradclip.clip_(parameters, gradclip.global_norm(threshold, norm=norm))
     once = flat(parameters)
-    gc.clip_(parameters, gc.global_norm(threshold, norm=norm))
+    gradclip.clip_(parameters, gradclip.global_norm(threshold, norm=norm))
     np.testing.assert_allclose(
         flat(parameters), once, rtol=2 * ULP[dtype] + SUMS, atol=float(torch.finfo(dtype).smallest_normal)
     )
@@ -101,9 +101,9 @@ def test_clipping_twice_is_clipping_once(case, norm):
 @given(cases())
 def test_clipping_values_twice_changes_nothing(case):
     parameters, _, bound = case
-    gc.clip_(parameters, gc.value(bound))
+    gradclip.clip_(parameters, gradclip.value(bound))
     once = flat(parameters)
-    assert not bool(gc.clip_(parameters, gc.value(bound * (1 + 2**-7))).clipped)
+    assert not bool(gradclip.clip_(parameters, gradclip.value(bound * (1 + 2**-7))).clipped)
     np.testing.assert_array_equal(flat(parameters), once)
 
 
@@ -111,7 +111,7 @@ def test_clipping_values_twice_changes_nothing(case):
 def test_order_does_not_matter(case, norm, seed):
     parameters, _, _ = case
     shuffled = [parameters[i] for i in np.random.default_rng(seed).permutation(len(parameters))]
-    one, other = (float(gc.clip_(p, gc.global_norm(math.inf, norm=norm)).norm) for p in (parameters, shuffled))
+    one, other = (float(gradclip.clip_(p, gradclip.global_norm(math.inf, norm=norm)).norm) for p in (parameters, shuffled))
     assert one == pytest.approx(other, rel=1e-12)
 
 
@@ -123,8 +123,8 @@ def test_how_tensors_are_split_does_not_matter(size, cuts, dtype, seed, norm):
     for part, a, b in zip(parts, edges, edges[1:], strict=False):
         part.grad = whole.grad[a:b].clone()
     threshold = 0.1
-    one = gc.clip_([whole], gc.global_norm(threshold, norm=norm))
-    other = gc.clip_(parts, gc.global_norm(threshold, norm=norm))
+    one = gradclip.clip_([whole], gradclip.global_norm(threshold, norm=norm))
+    other = gradclip.clip_(parts, gradclip.global_norm(threshold, norm=norm))
     assert float(one.norm) == pytest.approx(float(other.norm), rel=1e-6)
     np.testing.assert_allclose(
         flat(parts), flat([whole]), rtol=2 * ULP[dtype] + SUMS, atol=float(torch.finfo(dtype).smallest_normal)
@@ -136,7 +136,7 @@ def test_soft_stays_below_and_keeps_order(case, share):
     """1/(1 + r) never reaches the threshold."""
     parameters, dtype, threshold = case
     before = measured(parameters, 2)
-    result = gc.clip_(parameters, gc.normalise(threshold * share, soft=True))
+    result = gradclip.clip_(parameters, gradclip.normalize(threshold * share, soft=True))
     assert float(result.clipped_norm) <= min(before, threshold * share) * (1 + 1e-9)
     assert measured(parameters, 2) == pytest.approx(float(result.clipped_norm), rel=2 * ULP[dtype], abs=1e-40)
 
@@ -145,46 +145,48 @@ def test_soft_stays_below_and_keeps_order(case, share):
 def test_normalising_reaches_the_threshold(case):
     parameters, dtype, threshold = case
     before = measured(parameters, 2)
-    gc.clip_(parameters, gc.normalise(threshold))
+    gradclip.clip_(parameters, gradclip.normalize(threshold))
     after = measured(parameters, 2)
     assert after == (0 if before == 0 else pytest.approx(threshold, rel=2 * ULP[dtype] + SUMS))
 
 
-@given(cases(), st.sampled_from(["global_norm:1e-3", "tensor_norm:1e-3", "value:1e-3", "agc:0.01", "normalise:1e-3"]))
+@given(cases(), st.sampled_from(["global_norm:1e-3", "tensor_norm:1e-3", "value:1e-3", "agc:0.01", "normalize:1e-3"]))
 def test_a_copy_equals_in_place_and_leaves_the_original(case, spelling):
     parameters, _, _ = case
     originals = [p.grad.clone() for p in parameters]
-    copies = gc.clip([p.grad for p in parameters], spelling, params=parameters)
+    copies = gradclip.clip([p.grad for p in parameters], spelling, params=parameters)
     assert all(torch.equal(p.grad, o) for p, o in zip(parameters, originals, strict=True))
-    gc.clip_(parameters, spelling)
+    gradclip.clip_(parameters, spelling)
     assert all(torch.equal(p.grad, c) for p, c in zip(parameters, copies, strict=True))
     assert all(p.grad.data_ptr() != c.data_ptr() or p.numel() == 0 for p, c in zip(parameters, copies, strict=True))
 
 
 spellable = st.one_of(
-    st.builds(gc.global_norm, st.floats(1e-6, 1e6), norm=norms, nonfinite=st.sampled_from(["skip", "zero"])),
-    st.builds(gc.value, st.floats(-10, -1e-3), st.floats(1e-3, 10)),
+    st.builds(gradclip.global_norm, st.floats(1e-6, 1e6), norm=norms, nonfinite=st.sampled_from(["skip", "zero"])),
+    st.builds(gradclip.value, st.floats(-10, -1e-3), st.floats(1e-3, 10)),
     st.builds(
-        gc.agc,
+        gradclip.agc,
         st.floats(1e-6, 1),
         st.floats(1e-6, 1),
         exclude=st.sampled_from([(), ("head.*", "*.bias"), ("1",), ("inf", "true")]),
     ),
-    st.builds(gc.group_norm, st.dictionaries(st.sampled_from(["a.*", "b.*", "*"]), st.floats(1e-3, 10), min_size=1)),
-    st.builds(gc.normalise, st.builds(gc.Cosine, st.floats(1, 2), st.floats(1, 2), st.integers(1, 99)), soft=st.booleans()),
+    st.builds(gradclip.group_norm, st.dictionaries(st.sampled_from(["a.*", "b.*", "*"]), st.floats(1e-3, 10), min_size=1)),
     st.builds(
-        gc.Clipping,
-        st.sampled_from([gc.Whole(), gc.PerUnit(("x*",), -1), gc.PerElement()]),
-        st.builds(gc.Norm, st.floats(0.1, 10)),
-        st.sampled_from([gc.Relative(0.1), gc.Linear(2, 1, 5), gc.Constant(math.inf)]),
-        st.sampled_from([gc.Hard(), gc.Soft(), gc.Drop(), gc.Band(0.3), gc.Normalise()]),
-        st.sampled_from([gc.Skip(3), gc.Raise(), gc.Zero(), gc.Propagate()]),
+        gradclip.normalize, st.builds(gradclip.Cosine, st.floats(1, 2), st.floats(1, 2), st.integers(1, 99)), soft=st.booleans()
+    ),
+    st.builds(
+        gradclip.Clipping,
+        st.sampled_from([gradclip.Global(), gradclip.PerUnit(("x*",), -1), gradclip.PerElement()]),
+        st.builds(gradclip.Norm, st.floats(0.1, 10)),
+        st.sampled_from([gradclip.Relative(0.1), gradclip.Linear(2, 1, 5), gradclip.Constant(math.inf)]),
+        st.sampled_from([gradclip.Hard(), gradclip.Soft(), gradclip.Drop(), gradclip.Band(0.3), gradclip.Normalize()]),
+        st.sampled_from([gradclip.Skip(3), gradclip.Raise(), gradclip.Zero(), gradclip.Propagate()]),
     ),
 )
 
 
 @given(spellable)
 def test_spelling_round_trips(clipping):
-    assert gc.parse(str(clipping)) == clipping
-    assert gc.parse(repr(clipping)) == clipping
-    assert hash(gc.parse(str(clipping))) == hash(clipping)
+    assert gradclip.parse(str(clipping)) == clipping
+    assert gradclip.parse(repr(clipping)) == clipping
+    assert hash(gradclip.parse(str(clipping))) == hash(clipping)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-import gradclip as gc
+import gradclip
 
 STEPS = 12
 
@@ -54,7 +54,7 @@ def afterwards(clipping, make=sgd, steps=STEPS):
     """The usual loop: backward, then clip, then step; the weights and the results."""
     model = net()
     optimizer = make(model.parameters())
-    clipper = gc.Clipper(model, clipping, optimizer=optimizer)
+    clipper = gradclip.Clipper(model, clipping, optimizer=optimizer)
     results = []
     for step in range(steps):
         loss_of(model, step).backward()

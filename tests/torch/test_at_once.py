@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-import gradclip as gc
+import gradclip
 from gradclip.backends import kernel
 from gradclip.torch import at_once, pipeline
 
@@ -36,7 +36,7 @@ def made(dtype=torch.float32, transposed=True):
 
 def clipper(parameters, recipe):
     optimizer = torch.optim.SGD([{"params": [p], "lr": 0.1 * (i + 1)} for i, p in enumerate(parameters.values())])
-    return gc.Clipper(parameters, recipe, optimizer=optimizer)
+    return gradclip.Clipper(parameters, recipe, optimizer=optimizer)
 
 
 @pytest.fixture
@@ -62,7 +62,10 @@ def test_it_is_the_same_as_measuring_first(recipe, dtype, threads, calls, monkey
     torch.set_num_threads(threads)
     try:
         one, two = (made(dtype, transposed=recipe != "agc:0.05") for _ in range(2))
-        methods = [gc.Clipping.parse(recipe), gc.Clipping.parse(recipe + ",nonfinite=raise")]  # which measures first
+        methods = [
+            gradclip.Clipping.parse(recipe),
+            gradclip.Clipping.parse(recipe + ",nonfinite=raise"),
+        ]  # which measures first
         for step in range(3):
             results = []
             for parameters, method in zip((one, two), methods, strict=True):
@@ -118,7 +121,7 @@ def test_other_policies_measure_first(policy, calls):
     parameters["p6"].grad[10, 10] = math.nan
     want = {name: p.grad.clone() for name, p in parameters.items() if p.grad is not None}
     if policy == "raise":
-        with pytest.raises(gc.NonFiniteGradientError):
+        with pytest.raises(gradclip.NonFiniteGradientError):
             clipper(parameters, f"tensor_norm:1.0,nonfinite={policy}").clip_()
         for name, grad in want.items():
             torch.testing.assert_close(parameters[name].grad, grad, rtol=0, atol=0, equal_nan=True)
@@ -128,7 +131,7 @@ def test_other_policies_measure_first(policy, calls):
 
 
 @pytest.mark.parametrize(
-    "recipe", ["normalise:1.0", "adagc", "tensor_norm:1,norm=3", "tensor_norm:1,exclude=p1", "global_norm:1"]
+    "recipe", ["normalize:1.0", "adagc", "tensor_norm:1,norm=3", "tensor_norm:1,exclude=p1", "global_norm:1"]
 )
 def test_what_is_not_known_beforehand_measures_first(recipe, calls):
     parameters = made()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-import gradclip as gc
+import gradclip
 
 X = torch.linspace(-1, 1, 24).reshape(8, 3)
 OPTIMIZERS = {
@@ -42,7 +42,7 @@ def assert_same(first, second, rtol=1e-6):
 def test_equals_clipping_by_hand(make):
     by_hand, attached = model(), model()
     first, second = make(by_hand.parameters()), make(attached.parameters())
-    handle = gc.attach(second, gc.global_norm(0.5))
+    handle = gradclip.attach(second, gradclip.global_norm(0.5))
     for _ in range(5):
         first.zero_grad()
         loss_of(by_hand).backward()
@@ -59,7 +59,7 @@ def test_accumulated_gradients_are_clipped_once():
     net, together = model(), model()
     for one, parts in ((net, 4), (together, 1)):
         optimizer = torch.optim.SGD(one.parameters(), lr=0.1)
-        handle = gc.attach(optimizer, "global_norm:0.5")
+        handle = gradclip.attach(optimizer, "global_norm:0.5")
         for _ in range(parts):
             (loss_of(one) / parts).backward()
         optimizer.step()
@@ -73,7 +73,7 @@ def test_closures_are_clipped_where_their_gradients_appear():
     for by_hand in (True, False):
         net = model()
         optimizer = torch.optim.LBFGS(net.parameters(), lr=0.01, max_iter=5)
-        handle = None if by_hand else gc.attach(optimizer, "global_norm:0.5")
+        handle = None if by_hand else gradclip.attach(optimizer, "global_norm:0.5")
         calls = []
 
         def closure(net=net, optimizer=optimizer, by_hand=by_hand, calls=calls):
@@ -81,7 +81,7 @@ def test_closures_are_clipped_where_their_gradients_appear():
             loss = loss_of(net)
             loss.backward()
             if by_hand:
-                gc.clip_(net, "global_norm:0.5")
+                gradclip.clip_(net, "global_norm:0.5")
             calls.append(loss.item())
             return loss
 
@@ -96,7 +96,7 @@ def test_closures_are_clipped_where_their_gradients_appear():
 def test_a_closure_of_sgd_too():
     net, plain = model(), model()
     optimizer, reference = (torch.optim.SGD(n.parameters(), lr=0.1) for n in (net, plain))
-    gc.attach(optimizer, "global_norm:0.5")
+    gradclip.attach(optimizer, "global_norm:0.5")
 
     def closure():
         loss = loss_of(net)
@@ -114,7 +114,7 @@ def test_a_closure_of_sgd_too():
 def test_two_optimizers_clip_their_own():
     generator, critic = model(), model()
     one, two = torch.optim.SGD(generator.parameters(), lr=0.1), torch.optim.SGD(critic.parameters(), lr=0.1)
-    first, second = gc.attach(one, "global_norm:0.5"), gc.attach(two, "value:0.01")
+    first, second = gradclip.attach(one, "global_norm:0.5"), gradclip.attach(two, "value:0.01")
     (loss_of(generator) + loss_of(critic)).backward()
     one.step()
     assert second.result is None
@@ -126,19 +126,19 @@ def test_two_optimizers_clip_their_own():
 def test_detaching_stops_it():
     net = model()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    with gc.attach(optimizer, "global_norm:0.5") as handle:
+    with gradclip.attach(optimizer, "global_norm:0.5") as handle:
         loss_of(net).backward()
         optimizer.step()
     handle.detach()
     optimizer.step()
     assert handle.clipper.step == 1
-    gc.attach(optimizer, "global_norm:1.0").detach()
+    gradclip.attach(optimizer, "global_norm:1.0").detach()
 
 
 def test_skip_leaves_adams_state_bit_identical():
     net = model()
     optimizer = torch.optim.Adam(net.parameters(), lr=0.1)
-    handle = gc.attach(optimizer, "global_norm:0.5", parameters=net)
+    handle = gradclip.attach(optimizer, "global_norm:0.5", parameters=net)
     loss_of(net).backward()
     optimizer.step()
     before, moments = weights(net), [{k: v.clone() for k, v in optimizer.state[p].items()} for p in net.parameters()]
@@ -154,7 +154,7 @@ def test_skip_leaves_adams_state_bit_identical():
 def test_ten_skips_in_a_row_raise_and_a_good_step_forgives():
     net = model()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
-    handle = gc.attach(optimizer, "global_norm:0.5")
+    handle = gradclip.attach(optimizer, "global_norm:0.5")
 
     def step(factor):
         optimizer.zero_grad()
@@ -168,7 +168,7 @@ def test_ten_skips_in_a_row_raise_and_a_good_step_forgives():
         for _ in range(9):
             step(math.inf)
     assert len(warned) == 1
-    with pytest.raises(gc.NonFiniteGradientError, match="10 steps in a row"):
+    with pytest.raises(gradclip.NonFiniteGradientError, match="10 steps in a row"):
         step(math.nan)
     assert handle.clipper.skipped == 19
 
@@ -182,8 +182,8 @@ class TestMixedPrecision:
         first, second = make(plain.parameters()), make(scaled.parameters())
         scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
         one, two = (
-            gc.attach(first, "global_norm:0.5"),
-            gc.attach(second, "global_norm:0.5", scaler=scaler if give_scaler else None),
+            gradclip.attach(first, "global_norm:0.5"),
+            gradclip.attach(second, "global_norm:0.5", scaler=scaler if give_scaler else None),
         )
         for _ in range(3):
             first.zero_grad()
@@ -203,7 +203,7 @@ class TestMixedPrecision:
         net = model()
         optimizer = make(net.parameters())
         scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-        handle = gc.attach(optimizer, "global_norm:0.5", scaler=scaler)
+        handle = gradclip.attach(optimizer, "global_norm:0.5", scaler=scaler)
         before = weights(net)
         scaler.scale(loss_of(net, math.inf)).backward()
         scaler.step(optimizer)
@@ -216,8 +216,8 @@ class TestMixedPrecision:
         net, plain = model(), model()
         optimizer, other = torch.optim.SGD(net.parameters(), lr=0.1), torch.optim.SGD(plain.parameters(), lr=0.1)
         scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-        gc.attach(optimizer, "global_norm:0.5", scaler=scaler)
-        gc.attach(other, "global_norm:0.5")
+        gradclip.attach(optimizer, "global_norm:0.5", scaler=scaler)
+        gradclip.attach(other, "global_norm:0.5")
         scaler.scale(loss_of(net)).backward()
         optimizer.step()
         loss_of(plain).backward()
@@ -229,7 +229,7 @@ class TestMixedPrecision:
         net = model()
         optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
         scaler = torch.amp.GradScaler("cpu", enabled=dtype == torch.float16)
-        handle = gc.attach(optimizer, "global_norm:0.5", scaler=scaler)
+        handle = gradclip.attach(optimizer, "global_norm:0.5", scaler=scaler)
         losses = []
         for _ in range(20):
             optimizer.zero_grad()
@@ -246,28 +246,28 @@ class TestMixedPrecision:
 class TestBadInput:
     def test_a_model_is_no_optimizer(self):
         with pytest.raises(TypeError, match=r"not Linear; for a model use gradclip\.clip_"):
-            gc.attach(nn.Linear(1, 1), "global_norm:1")
+            gradclip.attach(nn.Linear(1, 1), "global_norm:1")
 
     def test_twice(self):
         optimizer = torch.optim.SGD(model().parameters(), lr=0.1)
-        handle = gc.attach(optimizer, "global_norm:1")
+        handle = gradclip.attach(optimizer, "global_norm:1")
         with pytest.raises(ValueError, match=r"detach\(\).*twice"):
-            gc.attach(optimizer, "global_norm:1")
+            gradclip.attach(optimizer, "global_norm:1")
         handle.detach()
 
     def test_a_parameter_the_optimizer_does_not_own(self):
         net = model()
         optimizer = torch.optim.SGD(net[0].parameters(), lr=0.1)
-        with pytest.raises(gc.TargetError, match=r"does not own '2\.weight', '2\.bias'"):
-            gc.attach(optimizer, "global_norm:1", parameters=net)
+        with pytest.raises(gradclip.TargetError, match=r"does not own '2\.weight', '2\.bias'"):
+            gradclip.attach(optimizer, "global_norm:1", parameters=net)
         net[2].requires_grad_(False)
-        assert gc.attach(optimizer, "global_norm:1", parameters=net).clipper.names == ("0.weight", "0.bias")
+        assert gradclip.attach(optimizer, "global_norm:1", parameters=net).clipper.names == ("0.weight", "0.bias")
 
     def test_the_wrong_recipe_leaves_the_optimizer_alone(self):
         optimizer = torch.optim.SGD(model().parameters(), lr=0.1)
         for wrong in ("global_nrom:1", "group_norm:1|2"):
             with pytest.raises(ValueError, match=r"global_norm|2 thresholds for 1 groups"):
-                gc.attach(optimizer, wrong)
+                gradclip.attach(optimizer, wrong)
         assert not optimizer._optimizer_step_pre_hooks
 
 
@@ -276,7 +276,7 @@ def test_attach_can_record(tmp_path):
 
     net = model()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    with gc.attach(optimizer, "global_norm:0.5", parameters=net, record=tmp_path):
+    with gradclip.attach(optimizer, "global_norm:0.5", parameters=net, record=tmp_path):
         for _ in range(3):
             optimizer.zero_grad()
             loss_of(net).backward()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-import gradclip as gc
+import gradclip
 from gradclip.torch import Clipper, clip_grad_norm_
 from tests.support import parameters
 
@@ -37,7 +37,7 @@ TARGETS = {
 @pytest.mark.parametrize("of", TARGETS.values(), ids=TARGETS)
 def test_every_kind_of_target(of):
     net = linear()
-    result = gc.clip_(of(net), "global_norm:1")
+    result = gradclip.clip_(of(net), "global_norm:1")
     assert float(result.norm) == 5.0
     assert net.weight.grad[0].tolist() == pytest.approx([0.6, 0])
     assert net.bias.grad.tolist() == pytest.approx([0.8])
@@ -45,15 +45,15 @@ def test_every_kind_of_target(of):
 
 def test_names_are_the_best_known():
     net = linear()
-    assert gc.clip_(net, "global_norm:1").names == ("weight", "bias")
-    assert gc.clip_(torch.optim.SGD(net.named_parameters(), lr=0.1), "global_norm:1").names == ("weight", "bias")
-    assert gc.clip_(torch.optim.SGD(net.parameters(), lr=0.1), "global_norm:1").names == ("group0.0", "group0.1")
-    assert gc.clip_(net.parameters(), "global_norm:1").names == ("0", "1")
+    assert gradclip.clip_(net, "global_norm:1").names == ("weight", "bias")
+    assert gradclip.clip_(torch.optim.SGD(net.named_parameters(), lr=0.1), "global_norm:1").names == ("weight", "bias")
+    assert gradclip.clip_(torch.optim.SGD(net.parameters(), lr=0.1), "global_norm:1").names == ("group0.0", "group0.1")
+    assert gradclip.clip_(net.parameters(), "global_norm:1").names == ("0", "1")
 
 
 def test_one_parameter():
     net = linear()
-    assert float(gc.clip_(net.bias, "global_norm:1").norm) == 4
+    assert float(gradclip.clip_(net.bias, "global_norm:1").norm) == 4
     assert net.weight.grad.tolist() == [[3, 0]]
 
 
@@ -61,7 +61,7 @@ def test_conjugate_views():
     """A lazy conjugate is clipped where it lies."""
     p = nn.Parameter(torch.zeros(2, dtype=torch.complex64))
     p.grad = torch.tensor([3 + 4j, 0]).conj()
-    assert float(gc.clip_([p], "global_norm:1").norm) == 5
+    assert float(gradclip.clip_([p], "global_norm:1").norm) == 5
     torch.testing.assert_close(p.grad.resolve_conj(), torch.tensor([0.6 - 0.8j, 0]))
 
 
@@ -73,7 +73,7 @@ def test_the_drop_in_traces_without_a_break():
 
 
 def test_the_result_says_what_was_done():
-    result = gc.clip_(linear(), "global_norm:1")
+    result = gradclip.clip_(linear(), "global_norm:1")
     assert result.asdict() == {
         "norm": 5.0, "clipped_norm": 1.0, "coefficient": pytest.approx(0.2), "clipped": True, "finite": True,
         "skipped": False, "worst": "bias", "tensor_norms": {"weight": 3.0, "bias": 4.0},
@@ -85,12 +85,12 @@ def test_the_result_says_what_was_done():
 
 def test_out_of_place_keeps_the_form():
     a, b = torch.tensor([3.0]), torch.tensor([4.0])
-    assert gc.clip((a, None, b), "global_norm:1")[1] is None
-    assert isinstance(gc.clip((a, b), "global_norm:1"), tuple)
-    assert gc.clip({"x": a, "y": b}, "global_norm:1").keys() == {"x", "y"}
-    assert gc.clip(b, "global_norm:1").tolist() == [1.0]
+    assert gradclip.clip((a, None, b), "global_norm:1")[1] is None
+    assert isinstance(gradclip.clip((a, b), "global_norm:1"), tuple)
+    assert gradclip.clip({"x": a, "y": b}, "global_norm:1").keys() == {"x", "y"}
+    assert gradclip.clip(b, "global_norm:1").tolist() == [1.0]
     net = linear()
-    copies = gc.clip(net, "agc:0.01")
+    copies = gradclip.clip(net, "agc:0.01")
     assert copies.keys() == {"weight", "bias"}
     assert float(copies["weight"].norm()) == pytest.approx(0.01 * float(net.weight.detach().norm()))
     assert net.weight.grad.tolist() == [[3, 0]]
@@ -99,27 +99,27 @@ def test_out_of_place_keeps_the_form():
 
 def test_what_is_below_is_copied_too():
     a = torch.tensor([0.5])
-    new = gc.clip([a], "global_norm:1")[0]
+    new = gradclip.clip([a], "global_norm:1")[0]
     assert torch.equal(new, a)
     assert new.data_ptr() != a.data_ptr()
 
 
 def test_tensor_norms():
-    assert gc.tensor_norms(linear()) == {"weight": 3.0, "bias": 4.0}
-    assert gc.tensor_norms(linear(), norm="inf") == {"weight": 3.0, "bias": 4.0}
-    assert gc.tensor_norms(linear(), norm="rms")["weight"] == pytest.approx(3 / 2**0.5)
+    assert gradclip.tensor_norms(linear()) == {"weight": 3.0, "bias": 4.0}
+    assert gradclip.tensor_norms(linear(), norm="inf") == {"weight": 3.0, "bias": 4.0}
+    assert gradclip.tensor_norms(linear(), norm="rms")["weight"] == pytest.approx(3 / 2**0.5)
     frozen = linear()
     frozen.bias.grad = None
-    assert gc.tensor_norms(frozen) == {"weight": 3.0}
+    assert gradclip.tensor_norms(frozen) == {"weight": 3.0}
     frozen.weight.grad[0, 0] = torch.nan
-    assert str(gc.tensor_norms(frozen)) == "{'weight': nan}"
+    assert str(gradclip.tensor_norms(frozen)) == "{'weight': nan}"
     assert frozen.weight.grad[0, 1] == 0
 
 
 def test_methods_are_values():
-    recipe = gc.agc(0.02, exclude="head.*")
+    recipe = gradclip.agc(0.02, exclude="head.*")
     assert pickle.loads(pickle.dumps(recipe)) == recipe == copy.deepcopy(recipe)
-    assert {recipe: 1}[gc.parse("agc:0.02,exclude=head.*")] == 1
+    assert {recipe: 1}[gradclip.parse("agc:0.02,exclude=head.*")] == 1
 
 
 class TestClipper:
@@ -147,7 +147,7 @@ class TestClipper:
         clipper.clip_()
         state = {**clipper.state_dict(), "skipped": 5, **change}
         state = {key: value for key, value in state.items() if value is not None}
-        with pytest.raises(gc.StateError, match=message):
+        with pytest.raises(gradclip.StateError, match=message):
             clipper.load_state_dict(state)
         assert (clipper.step, clipper.skipped) == (1, 0)
 
@@ -191,56 +191,56 @@ class TestBadInput:
     )
     def test_recipes(self, net, recipe, message):
         with pytest.raises(ValueError, match=message):
-            gc.clip_(net, recipe)
+            gradclip.clip_(net, recipe)
 
     def test_not_a_recipe(self, net):
         with pytest.raises(TypeError, match=r"not float: write gradclip\.global_norm\(1\.5\)"):
-            gc.clip_(net, 1.5)
+            gradclip.clip_(net, 1.5)
         with pytest.raises(TypeError, match=r"call it first, for example global_norm\(1\.0\)"):
-            gc.clip_(net, gc.global_norm)
+            gradclip.clip_(net, gradclip.global_norm)
         with pytest.raises(TypeError, match="scope must be a Scope, not Norm"):
-            gc.Clipping(gc.L2)
+            gradclip.Clipping(gradclip.L2)
 
     def test_gradients_instead_of_parameters(self, net):
         with pytest.raises(TypeError, match="looks like a gradient"):
-            gc.clip_([p.grad for p in net.parameters()], "global_norm:1")
+            gradclip.clip_([p.grad for p in net.parameters()], "global_norm:1")
         with pytest.raises(TypeError, match="looks like a gradient"):
-            gc.clip_([p * 2 for p in net.parameters()], "global_norm:1")
+            gradclip.clip_([p * 2 for p in net.parameters()], "global_norm:1")
 
     def test_an_exhausted_generator(self, net):
         generator = net.parameters()
         list(generator)
-        with pytest.raises(gc.TargetError, match="already consumed"):
-            gc.clip_(generator, "global_norm:1")
-        with pytest.raises(gc.TargetError, match="iterator"):
-            gc.clip((g for g in [torch.ones(1)]), "global_norm:1")
+        with pytest.raises(gradclip.TargetError, match="already consumed"):
+            gradclip.clip_(generator, "global_norm:1")
+        with pytest.raises(gradclip.TargetError, match="iterator"):
+            gradclip.clip((g for g in [torch.ones(1)]), "global_norm:1")
 
     @pytest.mark.parametrize("target", [5, "model", None, [1, 2], [nn.Linear(1, 1)], {"a": 1}])
     def test_something_else(self, target):
         with pytest.raises(TypeError, match=r"expected|must be a parameter"):
-            gc.clip_(target, "global_norm:1")
+            gradclip.clip_(target, "global_norm:1")
 
     def test_weights_that_are_missing(self):
         grads = [torch.tensor([3.0])]
-        with pytest.raises(gc.TargetError, match="needs the weights"):
-            gc.clip(grads, "agc:0.1")
+        with pytest.raises(gradclip.TargetError, match="needs the weights"):
+            gradclip.clip(grads, "agc:0.1")
         with pytest.raises(TypeError, match="one for each gradient"):
-            gc.clip(grads, "agc:0.1", params=[None])
+            gradclip.clip(grads, "agc:0.1", params=[None])
         with pytest.raises(ValueError, match=r"zip|one for each"):
-            gc.clip(grads, "agc:0.1", params=[torch.ones(1), torch.ones(1)])
-        assert gc.clip(grads, "agc:0.1", params=[torch.tensor([10.0])])[0].tolist() == [1.0]
+            gradclip.clip(grads, "agc:0.1", params=[torch.ones(1), torch.ones(1)])
+        assert gradclip.clip(grads, "agc:0.1", params=[torch.tensor([10.0])])[0].tolist() == [1.0]
 
     def test_a_schedule_that_returns_nonsense(self, net):
         with pytest.raises(ValueError, match="the schedule's threshold at step 7 must be > 0, not -1"):
-            gc.clip_(net, gc.global_norm(lambda step: 6 - step), step=7)
+            gradclip.clip_(net, gradclip.global_norm(lambda step: 6 - step), step=7)
 
     def test_integers_and_odd_layouts(self, net):
         with warnings.catch_warnings(action="ignore"):
             csr = torch.eye(2).to_sparse_csr()
-        with pytest.raises(gc.TargetError, match=r"layout torch\.sparse_csr.*to_dense"):
-            gc.clip([torch.ones(2), csr], "global_norm:1")
-        with pytest.raises(gc.TargetError, match=r"dtype torch\.int64"):
-            gc.clip([torch.ones(2), torch.ones(2, dtype=torch.int64)], "global_norm:1")
+        with pytest.raises(gradclip.TargetError, match=r"layout torch\.sparse_csr.*to_dense"):
+            gradclip.clip([torch.ones(2), csr], "global_norm:1")
+        with pytest.raises(gradclip.TargetError, match=r"dtype torch\.int64"):
+            gradclip.clip([torch.ones(2), torch.ones(2, dtype=torch.int64)], "global_norm:1")
 
 
 def _saved(state):

@@ -10,13 +10,13 @@ import math
 import pytest
 import torch
 
-import gradclip as gc
+import gradclip
 from gradclip.torch import pipeline
 from gradclip.watch.api import record
 from tests.torch.test_fused import OPTIMIZERS, gradients, model
 from tests.watch.support import steps_of
 
-RECIPES = ["zclip", "auto", "normalise:0.7"]
+RECIPES = ["zclip", "auto", "normalize:0.7"]
 """Those that one factor carries out, and that no shortcut of the CPU decides."""
 
 
@@ -29,7 +29,7 @@ def arms(build, recipe):
     """One that rides and one that is clipped before its step."""
     riding, plain = model(), model()
     optimizers = build(riding.parameters()), build(plain.parameters())
-    return riding, plain, *optimizers, gc.attach(optimizers[0], recipe), gc.Clipper(optimizers[1], recipe)
+    return riding, plain, *optimizers, gradclip.attach(optimizers[0], recipe), gradclip.Clipper(optimizers[1], recipe)
 
 
 def spoil(net, bad=math.nan):
@@ -90,7 +90,7 @@ def test_a_saved_state_counts_the_last_step():
 @pytest.mark.filterwarnings("ignore:gradclip skipped")
 @pytest.mark.parametrize("looks", [True, False], ids=["looked at", "not looked at"])
 def test_patience_ends_one_step_late(looks):
-    net, _, optimizer, _, handle, _ = arms(OPTIMIZERS["adamw"], gc.zclip(nonfinite=gc.Skip(patience=3)))
+    net, _, optimizer, _, handle, _ = arms(OPTIMIZERS["adamw"], gradclip.zclip(nonfinite=gradclip.Skip(patience=3)))
     for step in range(3):
         gradients(net, step)
         spoil(net)
@@ -99,7 +99,7 @@ def test_patience_ends_one_step_late(looks):
             assert handle.clipper.skipped == step + 1
     gradients(net, 3)
     want = [p.grad.clone() for p in net.parameters()]
-    with pytest.raises(gc.NonFiniteGradientError, match="3 steps in a row"):
+    with pytest.raises(gradclip.NonFiniteGradientError, match="3 steps in a row"):
         optimizer.step()
     assert all(torch.equal(p.grad, w) for p, w in zip(net.parameters(), want, strict=True))
     optimizer.step()  # the gradient is finite again

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-import gradclip as gc
+import gradclip
 from gradclip.adaptive import Least, Trust, Typical
 from tests.torch.early import (
     STEPS,
@@ -27,32 +27,34 @@ from tests.torch.early import (
 )
 
 EXACT = {
-    "tensor_norm": gc.tensor_norm(0.05),
-    "tensor_norm, L1": gc.tensor_norm(0.05, norm=1),
-    "block_rms": gc.block_rms(0.01),
-    "agc": gc.agc(0.01),
-    "value": gc.value(0.01),
-    "value, asymmetric": gc.value(-0.01, 0.02),
-    "normalise each": gc.Clipping(gc.PerTensor(), gc.L2, gc.Constant(0.1), gc.Normalise()),
-    "soft each": gc.Clipping(gc.PerTensor(), gc.L2, gc.Constant(0.1), gc.Soft()),
-    "drop each": gc.Clipping(gc.PerTensor(), gc.L2, gc.Constant(0.5), gc.Drop()),
-    "quantile": gc.quantile(0.5, 5, per_tensor=True),
-    "norm_growth": gc.norm_growth(1.001),
-    "spam": gc.spam(1.2, 0.9, 3),
-    "zclip each": gc.Clipping(gc.PerTensor(), gc.L2, gc.zclip(0.5, 0.9, 3).threshold),
-    "autoclip each": gc.Clipping(gc.PerTensor(), gc.L2, gc.autoclip(20).threshold),
-    "aggc each": gc.Clipping(gc.PerTensor(), gc.L2, gc.aggc(1.0).threshold, gc.Band()),
-    "typical units": gc.Clipping(gc.PerUnit(), gc.L2, Typical(1.0, 4, 2)),
-    "linear": gc.tensor_norm(gc.Linear(0.5, 0.01, 8)),
-    "schedule": gc.tensor_norm(lambda step: 0.1 / (1 + step)),
-    "exclude": gc.agc(0.01, exclude="out.*"),
-    "exclude, with history": gc.quantile(0.5, 5, per_tensor=True, exclude=("out.*", "*.bias")),
-    "exclude elements": gc.spam(1.2, 0.9, 3, exclude="out.*"),
-    "trust": gc.trust(1e-3, per_tensor=True),
-    "chain": gc.Chain("value:0.02", "tensor_norm:0.05"),
-    "stable_spam": gc.stable_spam(),
-    "chain, drop": gc.Chain(gc.Clipping(gc.PerTensor(), gc.L2, gc.Constant(0.5), gc.Drop()), "agc:0.01"),
-    "two rules": gc.Clipping(gc.PerTensor(), gc.L2, Least(Trust(2e-3), Typical(1.1, 4, 2))),
+    "tensor_norm": gradclip.tensor_norm(0.05),
+    "tensor_norm, L1": gradclip.tensor_norm(0.05, norm=1),
+    "block_rms": gradclip.block_rms(0.01),
+    "agc": gradclip.agc(0.01),
+    "value": gradclip.value(0.01),
+    "value, asymmetric": gradclip.value(-0.01, 0.02),
+    "normalize each": gradclip.Clipping(gradclip.PerTensor(), gradclip.L2, gradclip.Constant(0.1), gradclip.Normalize()),
+    "soft each": gradclip.Clipping(gradclip.PerTensor(), gradclip.L2, gradclip.Constant(0.1), gradclip.Soft()),
+    "drop each": gradclip.Clipping(gradclip.PerTensor(), gradclip.L2, gradclip.Constant(0.5), gradclip.Drop()),
+    "quantile": gradclip.quantile(0.5, 5, per_tensor=True),
+    "norm_growth": gradclip.norm_growth(1.001),
+    "spam": gradclip.spam(1.2, 0.9, 3),
+    "zclip each": gradclip.Clipping(gradclip.PerTensor(), gradclip.L2, gradclip.zclip(0.5, 0.9, 3).threshold),
+    "autoclip each": gradclip.Clipping(gradclip.PerTensor(), gradclip.L2, gradclip.autoclip(20).threshold),
+    "aggc each": gradclip.Clipping(gradclip.PerTensor(), gradclip.L2, gradclip.aggc(1.0).threshold, gradclip.Band()),
+    "typical units": gradclip.Clipping(gradclip.PerUnit(), gradclip.L2, Typical(1.0, 4, 2)),
+    "linear": gradclip.tensor_norm(gradclip.Linear(0.5, 0.01, 8)),
+    "schedule": gradclip.tensor_norm(lambda step: 0.1 / (1 + step)),
+    "exclude": gradclip.agc(0.01, exclude="out.*"),
+    "exclude, with history": gradclip.quantile(0.5, 5, per_tensor=True, exclude=("out.*", "*.bias")),
+    "exclude elements": gradclip.spam(1.2, 0.9, 3, exclude="out.*"),
+    "trust": gradclip.trust(1e-3, per_tensor=True),
+    "chain": gradclip.Chain("value:0.02", "tensor_norm:0.05"),
+    "stable_spam": gradclip.stable_spam(),
+    "chain, drop": gradclip.Chain(
+        gradclip.Clipping(gradclip.PerTensor(), gradclip.L2, gradclip.Constant(0.5), gradclip.Drop()), "agc:0.01"
+    ),
+    "two rules": gradclip.Clipping(gradclip.PerTensor(), gradclip.L2, Least(Trust(2e-3), Typical(1.1, 4, 2))),
 }
 
 
@@ -61,7 +63,7 @@ class TestTensorByTensor:
     def test_is_what_a_clipper_does_afterwards(self, clipping):
         wanted, clipper, results = afterwards(clipping)
         model = net()
-        in_backward = gc.InBackward(model, clipping, optimizers(model))
+        in_backward = gradclip.InBackward(model, clipping, optimizers(model))
         for step in range(STEPS):
             loss_of(model, step).backward()
             assert all(p.grad is None for p in model.parameters())
@@ -79,18 +81,18 @@ class TestTensorByTensor:
         clipping = EXACT[name]
         wanted, clipper, _ = afterwards(clipping)
         model = net()
-        first = gc.InBackward(model, clipping, by_step := optimizers(model))
+        first = gradclip.InBackward(model, clipping, by_step := optimizers(model))
         for step in range(5):
             loss_of(model, step).backward()
         saved = copy.deepcopy(first.state_dict())
         first.detach()
-        second = gc.InBackward(model, clipping, by_step)
+        second = gradclip.InBackward(model, clipping, by_step)
         second.load_state_dict(saved)
         for step in range(5, 9):
             loss_of(model, step).backward()
         saved = second.state_dict()
         second.detach()
-        third = gc.Clipper(model, clipping)
+        third = gradclip.Clipper(model, clipping)
         third.load_state_dict(saved)
         for step in range(9, STEPS):
             loss_of(model, step).backward()
@@ -102,22 +104,22 @@ class TestTensorByTensor:
         assert_same_state(third.state_dict(), clipper.state_dict())
 
     def test_a_state_of_something_else_is_refused(self):
-        saved = gc.InBackward(net(), "quantile:0.5,5,per_tensor=true").state_dict()
+        saved = gradclip.InBackward(net(), "quantile:0.5,5,per_tensor=true").state_dict()
         assert saved.keys() == {"version", "recipe", "step", "skipped", "skipped_in_a_row"}
-        other = gc.InBackward(net(), "quantile:0.5,6,per_tensor=true")
-        with pytest.raises(gc.StateError, match="use that recipe"):
+        other = gradclip.InBackward(net(), "quantile:0.5,6,per_tensor=true")
+        with pytest.raises(gradclip.StateError, match="use that recipe"):
             other.load_state_dict(saved)
         model = nn.Linear(2, 2)
-        small = gc.InBackward(model, "quantile:0.5,5,per_tensor=true")
+        small = gradclip.InBackward(model, "quantile:0.5,5,per_tensor=true")
         model(torch.ones(1, 2)).sum().backward()
-        with pytest.raises(gc.StateError, match="was the model changed"):
-            gc.InBackward(net(), "quantile:0.5,5,per_tensor=true").load_state_dict(small.state_dict())
-        with pytest.raises(gc.StateError, match="'step'"):
+        with pytest.raises(gradclip.StateError, match="was the model changed"):
+            gradclip.InBackward(net(), "quantile:0.5,5,per_tensor=true").load_state_dict(small.state_dict())
+        with pytest.raises(gradclip.StateError, match="'step'"):
             other.load_state_dict({"version": 1, "recipe": "agc:0.01"})
 
     def test_gradients_of_two_backwards_are_two_steps(self):
         model = nn.Linear(2, 1, bias=False)
-        in_backward = gc.InBackward(model, "tensor_norm:1.0")
+        in_backward = gradclip.InBackward(model, "tensor_norm:1.0")
         for _ in range(2):  # nothing frees the gradient: the second time it is the sum, and clipped again
             (10 * model(torch.ones(1, 2))).sum().backward()
         assert in_backward.step == 2
@@ -125,7 +127,7 @@ class TestTensorByTensor:
 
     def test_each_backward_is_a_step_whatever_it_reaches(self):
         one, two = nn.Linear(2, 1), nn.Linear(2, 1)
-        in_backward = gc.InBackward(nn.ModuleList([one, two]), "tensor_norm:1.0")
+        in_backward = gradclip.InBackward(nn.ModuleList([one, two]), "tensor_norm:1.0")
         one(torch.ones(1, 2)).sum().backward()
         two(torch.ones(1, 2)).sum().backward()
         assert in_backward.step == 2
@@ -135,7 +137,7 @@ class TestTensorByTensor:
     def test_where_nobody_tells_that_a_backward_is_over_the_next_gradient_does(self, monkeypatch):
         monkeypatch.setattr("gradclip.torch.in_backward.backward_end._queue", None)
         model, wanted = net(), afterwards("norm_growth:1.001")[1].state_dict()
-        in_backward = gc.InBackward(model, "norm_growth:1.001", optimizers(model))
+        in_backward = gradclip.InBackward(model, "norm_growth:1.001", optimizers(model))
         for step in range(STEPS):
             loss_of(model, step).backward()
             assert in_backward.step == step + 1
@@ -144,7 +146,7 @@ class TestTensorByTensor:
     def test_a_parameter_without_elements_takes_no_part(self):
         for empty_first in (False, True):
             weight, empty = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(0))
-            in_backward = gc.InBackward([empty, weight], "spam:1.2,0.9,2")
+            in_backward = gradclip.InBackward([empty, weight], "spam:1.2,0.9,2")
             for _ in range(3):
                 sum(p.sum() for p in ((empty, weight) if empty_first else (weight, empty))).backward()
             state = in_backward.state_dict()
@@ -153,7 +155,7 @@ class TestTensorByTensor:
     def test_half_precision_sparse_and_complex_gradients(self):
         model = nn.ModuleDict({"e": nn.Embedding(5, 3, sparse=True), "h": nn.Linear(3, 2, dtype=torch.bfloat16)})
         turned = nn.Parameter(torch.ones(2, dtype=torch.complex64))
-        gc.InBackward({**dict(model.named_parameters()), "c": turned}, "tensor_norm:0.5")
+        gradclip.InBackward({**dict(model.named_parameters()), "c": turned}, "tensor_norm:0.5")
         h = model["h"](model["e"](torch.tensor([1, 1, 2])).bfloat16()).float()
         (100 * h.sum() * (turned * (1 + 2j)).abs().sum()).backward()
         for parameter in (*model.parameters(), turned):
@@ -164,7 +166,7 @@ class TestTensorByTensor:
 class TestHooks:
     def test_one_that_comes_later_runs_after_clipping(self):
         model = nn.Linear(3, 1, bias=False)
-        gc.InBackward(model, "tensor_norm:1.0")
+        gradclip.InBackward(model, "tensor_norm:1.0")
         seen = []
         model.weight.register_post_accumulate_grad_hook(lambda p: seen.append(float(p.grad.norm())))
         (100 * model(torch.ones(1, 3))).sum().backward()
@@ -173,14 +175,14 @@ class TestHooks:
     def test_one_that_came_earlier_and_freed_the_gradient_is_found_out(self):
         model = nn.Linear(3, 1, bias=False)
         model.weight.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
-        gc.InBackward(model, "tensor_norm:1.0")
-        with pytest.raises(gc.TargetError, match=r"'weight' was freed before it could be clipped"):
+        gradclip.InBackward(model, "tensor_norm:1.0")
+        with pytest.raises(gradclip.TargetError, match=r"'weight' was freed before it could be clipped"):
             model(torch.ones(1, 3)).sum().backward()
 
     def test_a_result_read_while_stepping_is_that_of_the_last_step(self):
         model = nn.Linear(3, 1)
         seen = []
-        in_backward = gc.InBackward(model, "tensor_norm:1.0", lambda p: seen.append(in_backward.result))
+        in_backward = gradclip.InBackward(model, "tensor_norm:1.0", lambda p: seen.append(in_backward.result))
         for _ in range(2):
             model(torch.ones(1, 3)).sum().backward()
         assert seen[:2] == [None, None]
@@ -189,7 +191,7 @@ class TestHooks:
 
     def test_a_frozen_parameter_takes_part_once_it_is_thawed(self):
         model = net()
-        gc.InBackward(model, "tensor_norm:1e-3")
+        gradclip.InBackward(model, "tensor_norm:1e-3")
         loss_of(model, 0).backward()
         assert model.frozen.weight.grad is None
         assert not model.frozen.weight.requires_grad
@@ -199,22 +201,22 @@ class TestHooks:
 
     def test_detach(self):
         model = net()
-        with gc.InBackward(model, "tensor_norm:1e-3", optimizers(model)) as in_backward:
+        with gradclip.InBackward(model, "tensor_norm:1e-3", optimizers(model)) as in_backward:
             assert "tensor_norm" in repr(in_backward)
         in_backward.detach()
         loss_of(model, 0).backward()
         assert float(model.out.weight.grad.norm()) > 1e-2
-        gc.InBackward(model, "agc")
+        gradclip.InBackward(model, "agc")
 
     def test_twice_is_refused(self):
         model = net()
-        gc.InBackward(model, "agc:0.01")
+        gradclip.InBackward(model, "agc:0.01")
         with pytest.raises(ValueError, match="call detach"):
-            gc.InBackward(model, "agc:0.01")
+            gradclip.InBackward(model, "agc:0.01")
 
     def test_it_works_on_where_nobody_keeps_it_and_goes_when_it_is_detached(self):
         model = nn.Linear(3, 1, bias=False)
-        there = weakref.ref(gc.InBackward(model, "tensor_norm:1.0"))
+        there = weakref.ref(gradclip.InBackward(model, "tensor_norm:1.0"))
         memory.collect()
         (100 * model(torch.ones(1, 3))).sum().backward()
         assert float(model.weight.grad.norm()) == pytest.approx(1.0)
@@ -227,7 +229,9 @@ class TestHooks:
 
         first, second = nn.Linear(3, 3), nn.Linear(3, 3)
         for reentrant in (True, False):
-            in_backward = gc.InBackward(nn.ModuleList([first, second]), gc.tensor_norm(gc.Linear(1.0, 0.1, 3)))
+            in_backward = gradclip.InBackward(
+                nn.ModuleList([first, second]), gradclip.tensor_norm(gradclip.Linear(1.0, 0.1, 3))
+            )
             for _ in range(3):
                 x = torch.ones(2, 3, requires_grad=True)
                 for layer in (first, second):
@@ -242,30 +246,30 @@ class TestWhatIsRefused:
     def test_then(self):
         model = net()
         with pytest.raises(TypeError, match=r"not SGD: write \{p: torch.optim.SGD"):
-            gc.InBackward(model, "agc", sgd(model.parameters()))
+            gradclip.InBackward(model, "agc", sgd(model.parameters()))
         by_step = optimizers(model)
         by_step.pop(model.out.bias)
-        with pytest.raises(gc.TargetError, match=r"no optimizer for 'out\.bias'"):
-            gc.InBackward(model, "agc", by_step)
-        gc.InBackward(model, "agc", optimizers(model))  # what was refused has left nothing behind
+        with pytest.raises(gradclip.TargetError, match=r"no optimizer for 'out\.bias'"):
+            gradclip.InBackward(model, "agc", by_step)
+        gradclip.InBackward(model, "agc", optimizers(model))  # what was refused has left nothing behind
         model.frozen.requires_grad_(True)
-        with pytest.raises(gc.TargetError, match="thawed has no optimizer"):
+        with pytest.raises(gradclip.TargetError, match="thawed has no optimizer"):
             loss_of(model, 0).backward()
 
     def test_methods_and_targets(self):
         wrapped = nn.parallel.DistributedDataParallel.__new__(nn.parallel.DistributedDataParallel)
-        with pytest.raises(gc.TargetError, match="DistributedDataParallel averages"):
-            gc.InBackward(wrapped, "agc")
-        with pytest.raises(gc.TargetError, match="needs the learning rates"):
-            gc.InBackward(net(), "trust:0.02,per_tensor=true")
-        with pytest.raises(gc.TargetError, match="in a chain needs the norms of all"):
-            gc.InBackward(net(), gc.Chain("value:0.5", "global_norm:1.0"))
-        with pytest.raises(gc.TargetError, match="matches no parameter"):
-            gc.InBackward(net(), gc.agc(exclude="nowhere.*"))
+        with pytest.raises(gradclip.TargetError, match="DistributedDataParallel averages"):
+            gradclip.InBackward(wrapped, "agc")
+        with pytest.raises(gradclip.TargetError, match="needs the learning rates"):
+            gradclip.InBackward(net(), "trust:0.02,per_tensor=true")
+        with pytest.raises(gradclip.TargetError, match="in a chain needs the norms of all"):
+            gradclip.InBackward(net(), gradclip.Chain("value:0.5", "global_norm:1.0"))
+        with pytest.raises(gradclip.TargetError, match="matches no parameter"):
+            gradclip.InBackward(net(), gradclip.agc(exclude="nowhere.*"))
         x = torch.ones(2, requires_grad=True) * 2
         x.retain_grad()
-        with pytest.raises(gc.TargetError, match="computed from other tensors"):
-            gc.InBackward({"x": x}, "agc")
+        with pytest.raises(gradclip.TargetError, match="computed from other tensors"):
+            gradclip.InBackward({"x": x}, "agc")
 
 
 def test_the_manual_runs_as_written(capsys):

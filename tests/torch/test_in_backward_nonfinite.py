@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-import gradclip as gc
+import gradclip
 from tests.torch.early import (
     loss_of,
     net,
@@ -15,7 +15,7 @@ from tests.torch.early import (
     poisoned,
 )
 
-CHAIN = gc.Chain("value:0.01", "tensor_norm:0.05")
+CHAIN = gradclip.Chain("value:0.01", "tensor_norm:0.05")
 
 
 class TestNonfinite:
@@ -23,7 +23,7 @@ class TestNonfinite:
     def test_skip_drops_that_gradient_alone(self, clipping):
         model, clean = net(), net()
         stepped = []
-        in_backward = gc.InBackward(model, clipping, stepped.append)
+        in_backward = gradclip.InBackward(model, clipping, stepped.append)
         loss_of(model, 0).backward()
         model.zero_grad()
         stepped.clear()
@@ -35,7 +35,7 @@ class TestNonfinite:
         result = in_backward.result
         assert (result.nonfinite_names, result.skipped, bool(result.finite)) == (("first.bias",), False, False)
         assert (in_backward.skipped, in_backward.skipped_in_a_row) == (1, 1)
-        others = gc.Clipper({n: p for n, p in clean.named_parameters() if n != "first.bias"}, clipping)
+        others = gradclip.Clipper({n: p for n, p in clean.named_parameters() if n != "first.bias"}, clipping)
         for _ in range(2):
             clean.zero_grad()
             loss_of(clean, 0).backward()
@@ -47,7 +47,7 @@ class TestNonfinite:
     def test_what_is_dropped_teaches_nothing(self):
         clipping = "quantile:0.5,5,per_tensor=true"
         model = net()
-        in_backward = gc.InBackward(model, clipping, lambda p: setattr(p, "grad", None))
+        in_backward = gradclip.InBackward(model, clipping, lambda p: setattr(p, "grad", None))
         loss_of(model, 0).backward()
         before = in_backward.state_dict()
         with pytest.warns(RuntimeWarning, match="dropped"):
@@ -59,7 +59,7 @@ class TestNonfinite:
 
     def test_the_count_of_steps_goes_on_though_the_last_gradient_is_dropped(self):
         model = net()
-        in_backward = gc.InBackward(model, "spam:1.2,0.9,3", lambda p: setattr(p, "grad", None))
+        in_backward = gradclip.InBackward(model, "spam:1.2,0.9,3", lambda p: setattr(p, "grad", None))
         loss_of(model, 0).backward()
         with pytest.warns(RuntimeWarning, match="dropped"):
             poisoned(model, "first.weight", 0)
@@ -67,7 +67,7 @@ class TestNonfinite:
 
     def test_an_approximate_history_does_not_learn_from_such_a_step(self):
         model = net()
-        in_backward = gc.InBackward(model, "quantile:0.5,5", lambda p: setattr(p, "grad", None), approximate=True)
+        in_backward = gradclip.InBackward(model, "quantile:0.5,5", lambda p: setattr(p, "grad", None), approximate=True)
         loss_of(model, 0).backward()
         before = in_backward.state_dict()
         with pytest.warns(RuntimeWarning, match="dropped"):
@@ -81,7 +81,7 @@ class TestNonfinite:
 
     def test_an_estimate_leaves_it_out(self):
         model = net()
-        gc.InBackward(model, "global_norm:0.1", approximate=True)
+        gradclip.InBackward(model, "global_norm:0.1", approximate=True)
         with pytest.warns(RuntimeWarning, match=r"'out\.weight'"):
             poisoned(model, "out.weight", 0)  # the first to appear but for a bias
         assert model.first.weight.grad.isfinite().all()
@@ -89,7 +89,7 @@ class TestNonfinite:
 
     def test_a_step_counts_once_however_many_are_dropped(self):
         model = net()
-        in_backward = gc.InBackward(model, "tensor_norm:1.0")
+        in_backward = gradclip.InBackward(model, "tensor_norm:1.0")
         with pytest.warns(RuntimeWarning, match="dropped") as told:
             (math.nan * loss_of(model, 0)).backward()
         assert len(told) == 1
@@ -99,22 +99,22 @@ class TestNonfinite:
 
     def test_too_many_in_a_row_raise(self):
         model = net()
-        in_backward = gc.InBackward(model, gc.tensor_norm(1.0, nonfinite=gc.Skip(patience=3)))
+        in_backward = gradclip.InBackward(model, gradclip.tensor_norm(1.0, nonfinite=gradclip.Skip(patience=3)))
         with pytest.warns(RuntimeWarning, match="dropped"):
             poisoned(model, "first.bias", 0)
         loss_of(model, 0).backward()
         assert (in_backward.result.finite, in_backward.skipped_in_a_row) == (True, 0)
         poisoned(model, "first.bias", 0)
         poisoned(model, "first.bias", 0)
-        with pytest.raises(gc.NonFiniteGradientError, match=r"'first.bias' in 3 steps in a row"):
+        with pytest.raises(gradclip.NonFiniteGradientError, match=r"'first.bias' in 3 steps in a row"):
             poisoned(model, "first.bias", 0)
         assert in_backward.skipped == 4
 
     def test_raise_comes_before_then(self):
         model = net()
         stepped = []
-        gc.InBackward(model, gc.tensor_norm(1.0, nonfinite="raise"), stepped.append)
-        with pytest.raises(gc.NonFiniteGradientError, match=r"'first\.weight'$"):
+        gradclip.InBackward(model, gradclip.tensor_norm(1.0, nonfinite="raise"), stepped.append)
+        with pytest.raises(gradclip.NonFiniteGradientError, match=r"'first\.weight'$"):
             poisoned(model, "first.weight", 0)
         assert not any(p is model.first.weight for p in stepped)
         assert model.first.weight.grad.isnan().all()
@@ -123,7 +123,7 @@ class TestNonfinite:
     def test_zero_and_propagate(self, two_passes):
         for policy, check in (("zero", lambda g: not g.any()), ("propagate", lambda g: g.isnan().all())):
             model = net()
-            in_backward = gc.InBackward(model, gc.global_norm(0.1, nonfinite=policy), approximate=not two_passes)
+            in_backward = gradclip.InBackward(model, gradclip.global_norm(0.1, nonfinite=policy), approximate=not two_passes)
             if two_passes:
                 with in_backward.measuring():
                     poisoned(model, "second.weight", 0)
@@ -137,7 +137,7 @@ class TestNonfinite:
     def test_two_passes_skip_the_whole_step(self):
         for clipping in ("global_norm:0.1", "agc:0.01", "spam:1.2,0.9,3"):
             model = net()
-            in_backward = gc.InBackward(model, clipping, optimizers(model))
+            in_backward = gradclip.InBackward(model, clipping, optimizers(model))
             loss_of(model, 2).backward() if clipping[0] != "g" else None
             before, saved = [p.clone() for p in model.parameters()], in_backward.state_dict()
             with in_backward.measuring():
@@ -154,8 +154,8 @@ class TestNonfinite:
 
     def test_two_passes_raise_before_anything_is_stepped(self):
         model = net()
-        in_backward = gc.InBackward(model, gc.global_norm(1.0, nonfinite="raise"), optimizers(model))
-        with pytest.raises(gc.NonFiniteGradientError, match=r"first\.bias"), in_backward.measuring():
+        in_backward = gradclip.InBackward(model, gradclip.global_norm(1.0, nonfinite="raise"), optimizers(model))
+        with pytest.raises(gradclip.NonFiniteGradientError, match=r"first\.bias"), in_backward.measuring():
             poisoned(model, "first.bias", 0)
-        with pytest.raises(gc.TargetError, match="needs the norms"):
+        with pytest.raises(gradclip.TargetError, match="needs the norms"):
             loss_of(model, 0).backward()

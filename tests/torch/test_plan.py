@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-import gradclip as gc
+import gradclip
 from gradclip.torch.stages import stages_for
 
-RECIPE = gc.global_norm(1.0)
+RECIPE = gradclip.global_norm(1.0)
 
 
 def test_it_is_kept_for_the_same_model_and_method():
     model = nn.Linear(3, 2)
     plan = stages_for(RECIPE, model)
-    assert stages_for(gc.global_norm(1.0), model) is plan
-    assert stages_for(gc.global_norm(2.0), model) is not plan
+    assert stages_for(gradclip.global_norm(1.0), model) is plan
+    assert stages_for(gradclip.global_norm(2.0), model) is not plan
     assert stages_for(RECIPE, nn.Linear(3, 2)) is not plan
     assert stages_for(RECIPE, list(model.parameters())) is not plan
 

@@ -3,13 +3,13 @@
 import torch
 from torch import nn
 
-import gradclip as gc
+import gradclip
 
 torch.manual_seed(0)
 model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 1))
 optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
 scaler = torch.amp.GradScaler("cpu", init_scale=4096.0)
-gc.attach(optimizer, gc.global_norm(5.0), scaler=scaler, parameters=model)
+gradclip.attach(optimizer, gradclip.global_norm(5.0), scaler=scaler, parameters=model)
 for step in range(200):
     x = torch.randn(32, 16)
     with torch.autocast("cpu", torch.bfloat16):

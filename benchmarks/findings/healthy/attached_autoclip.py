@@ -3,12 +3,12 @@
 import torch
 from torch import nn
 
-import gradclip as gc
+import gradclip
 
 torch.manual_seed(0)
 model = nn.ModuleDict({"rnn": nn.LSTM(4, 24, batch_first=True), "head": nn.Linear(24, 1)})
 optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-gc.attach(optimizer, gc.autoclip(10), parameters=model)
+gradclip.attach(optimizer, gradclip.autoclip(10), parameters=model)
 for step in range(200):
     x = torch.randn(16, 12, 4)
     hidden, _ = model["rnn"](x)

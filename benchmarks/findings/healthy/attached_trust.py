@@ -3,13 +3,13 @@
 import torch
 from torch import nn
 
-import gradclip as gc
+import gradclip
 
 torch.manual_seed(0)
 truth = torch.randn(10)
 model = nn.Sequential(nn.Linear(10, 32), nn.Tanh(), nn.Linear(32, 1))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-gc.attach(optimizer, gc.trust(0.02), parameters=model)
+gradclip.attach(optimizer, gradclip.trust(0.02), parameters=model)
 for step in range(300):
     x = torch.randn(32, 10)
     loss = nn.functional.mse_loss(model(x).squeeze(1), x @ truth)

@@ -7,12 +7,12 @@ Also fine: update-too-small
 import torch
 from torch import nn
 
-import gradclip as gc
+import gradclip
 
 torch.manual_seed(0)
 rnn, head = nn.GRU(3, 24, batch_first=True), nn.Linear(24, 1)
 optimizer = torch.optim.SGD([*rnn.parameters(), *head.parameters()], lr=0.05, momentum=0.9)
-gc.attach(optimizer, gc.global_norm(0.01))
+gradclip.attach(optimizer, gradclip.global_norm(0.01))
 for step in range(200):
     x = torch.randn(16, 20, 3)
     hidden, _ = rnn(x)

@@ -7,13 +7,13 @@ Also fine: always-clipping, threshold-in-the-noise
 import torch
 from torch import nn
 
-import gradclip as gc
+import gradclip
 
 torch.manual_seed(0)
 truth = torch.randn(10)
 model = nn.Sequential(nn.Linear(10, 32), nn.Tanh(), nn.Linear(32, 1))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-gc.attach(optimizer, gc.global_norm(2.0), parameters=model)
+gradclip.attach(optimizer, gradclip.global_norm(2.0), parameters=model)
 for step in range(200):
     x = torch.randn(32, 10)
     loss = nn.functional.mse_loss(model(x).squeeze(1), x @ truth)

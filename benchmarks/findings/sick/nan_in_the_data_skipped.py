@@ -6,12 +6,12 @@ Expects: non-finite-gradient
 import torch
 from torch import nn
 
-import gradclip as gc
+import gradclip
 
 torch.manual_seed(0)
 model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-gc.attach(optimizer, "global_norm:2.0", parameters=model)
+gradclip.attach(optimizer, "global_norm:2.0", parameters=model)
 for step in range(200):
     x = torch.randn(32, 8)
     y = x[:, :2].sum(1)

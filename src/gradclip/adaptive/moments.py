@@ -47,7 +47,7 @@ class Mean(Threshold):
 
 @dataclass(frozen=True)
 class Moments(Threshold):
-    """The mean norm over the root mean square norm: AdaGN of Stable-SPAM (2025, arXiv 2502.17055), with ``Normalise``.
+    """The mean norm over the root mean square norm: AdaGN of Stable-SPAM (2025, arXiv 2502.17055), with ``Normalize``.
 
     ``T = m' / sqrt(v')`` with ``m = beta1 * m + (1 - beta1) * n`` and ``v = beta2 * v + (1 - beta2) * n^2``, both divided by
     their own ``1 - beta^t``: about 1 while the norm is steady, less where it varies. This is no limit in the gradient's unit:

@@ -4,7 +4,7 @@ A recipe's parameters are named like the axis fields they set; that is what lets
 without knowing it.
 """
 
-from gradclip.recipes.fixed import agc, block_rms, global_norm, group_norm, normalise, tensor_norm, value
+from gradclip.recipes.fixed import agc, block_rms, global_norm, group_norm, normalize, tensor_norm, value
 from gradclip.recipes.learning import adagc, aggc, autoclip, norm_growth, quantile, skip_step, spam, trust, zclip
 from gradclip.recipes.paired import stable_spam
 from gradclip.recipes.registry import RECIPES, Recipe
@@ -12,6 +12,6 @@ from gradclip.recipes.untuned import auto
 
 __all__ = [
     "RECIPES", "Recipe",
-    "adagc", "agc", "aggc", "auto", "autoclip", "block_rms", "global_norm", "group_norm", "norm_growth", "normalise",
+    "adagc", "agc", "aggc", "auto", "autoclip", "block_rms", "global_norm", "group_norm", "norm_growth", "normalize",
     "quantile", "skip_step", "spam", "stable_spam", "tensor_norm", "trust", "value", "zclip",
 ]  # fmt: skip

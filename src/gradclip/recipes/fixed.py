@@ -8,11 +8,11 @@ from gradclip.clipping import Clipping
 from gradclip.nonfinite import Nonfinite, as_nonfinite
 from gradclip.norms import L2, RMS, Norm, as_norm
 from gradclip.recipes.registry import Patterns, ThresholdLike, recipe
-from gradclip.rescales import Hard, Normalise, Soft
-from gradclip.scopes import PerElement, PerGroup, PerTensor, PerUnit, Whole, patterns_of
+from gradclip.rescales import Hard, Normalize, Soft
+from gradclip.scopes import Global, PerElement, PerGroup, PerTensor, PerUnit, patterns_of
 from gradclip.thresholds import Bounds, Relative, Threshold, as_threshold, number
 
-__all__ = ["agc", "block_rms", "global_norm", "group_norm", "normalise", "tensor_norm", "value"]
+__all__ = ["agc", "block_rms", "global_norm", "group_norm", "normalize", "tensor_norm", "value"]
 
 
 @recipe("g · min(1, T / ‖g‖)", "Pascanu et al. 2013, arXiv 1211.5063")
@@ -35,7 +35,7 @@ def global_norm(
     >>> print(global_norm(1.0), global_norm(5, norm="inf"))
     global_norm:1.0 global_norm:5.0,norm=inf
     """
-    return Clipping(Whole(patterns_of(exclude)), as_norm(norm), as_threshold(threshold), Hard(), as_nonfinite(nonfinite))
+    return Clipping(Global(patterns_of(exclude)), as_norm(norm), as_threshold(threshold), Hard(), as_nonfinite(nonfinite))
 
 
 @recipe("clamp(gᵢ, low, high)", "Mikolov 2012, PhD thesis, section 3.2.2")
@@ -129,7 +129,7 @@ def block_rms(
 
 
 @recipe("g · T / ‖g‖, or soft g / (1 + ‖g‖ / T)", "Zhang et al. 2020, arXiv 1905.11881")
-def normalise(
+def normalize(
     threshold: ThresholdLike = 1.0,
     norm: Norm | float | str = 2,
     soft: bool = False,
@@ -141,11 +141,11 @@ def normalise(
 
     Arguments as in :func:`global_norm`.
 
-    >>> print(normalise(0.1), normalise(0.1, soft=True))
-    normalise:0.1 normalise:0.1,soft=true
+    >>> print(normalize(0.1), normalize(0.1, soft=True))
+    normalize:0.1 normalize:0.1,soft=true
     """
-    rescale = Soft() if soft else Normalise()
-    return Clipping(Whole(patterns_of(exclude)), as_norm(norm), as_threshold(threshold), rescale, as_nonfinite(nonfinite))
+    rescale = Soft() if soft else Normalize()
+    return Clipping(Global(patterns_of(exclude)), as_norm(norm), as_threshold(threshold), rescale, as_nonfinite(nonfinite))
 
 
 @recipe("g_u · min(1, λ max(‖W_u‖, ε) / ‖g_u‖)", "Brock et al. 2021, arXiv 2102.06171")

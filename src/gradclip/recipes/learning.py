@@ -11,7 +11,7 @@ from gradclip.nonfinite import Nonfinite, as_nonfinite
 from gradclip.norms import L2
 from gradclip.recipes.registry import Patterns, recipe
 from gradclip.rescales import Band, Drop, Hard
-from gradclip.scopes import PerElement, PerGroup, PerTensor, Scope, Whole, patterns_of
+from gradclip.scopes import Global, PerElement, PerGroup, PerTensor, Scope, patterns_of
 
 __all__ = ["adagc", "aggc", "autoclip", "norm_growth", "quantile", "skip_step", "spam", "trust", "zclip"]
 
@@ -52,7 +52,7 @@ def autoclip(percent: float = 10.0, *, exclude: Patterns = (), nonfinite: Nonfin
     >>> print(autoclip(25))
     autoclip:25.0
     """
-    return Clipping(Whole(patterns_of(exclude)), L2, Percentile(percent), Hard(), as_nonfinite(nonfinite))
+    return Clipping(Global(patterns_of(exclude)), L2, Percentile(percent), Hard(), as_nonfinite(nonfinite))
 
 
 @recipe("T = quantile of the last norms", "QC-SGD, arXiv 2309.17316")
@@ -102,7 +102,7 @@ def zclip(
     >>> print(zclip())
     zclip:2.5
     """
-    return Clipping(Whole(patterns_of(exclude)), L2, ZScore(z, alpha, warmup, cap), Hard(), as_nonfinite(nonfinite))
+    return Clipping(Global(patterns_of(exclude)), L2, ZScore(z, alpha, warmup, cap), Hard(), as_nonfinite(nonfinite))
 
 
 @recipe("Tₜ = ratio · EMA of the tensor's clipped norms", "AdaGC 2025, arXiv 2502.11034")
@@ -238,8 +238,8 @@ def skip_step(
     >>> print(skip_step())
     skip_step:6.0
     """
-    return Clipping(Whole(patterns_of(exclude)), L2, Outlier(sigma, window, after), Drop(), as_nonfinite(nonfinite))
+    return Clipping(Global(patterns_of(exclude)), L2, Outlier(sigma, window, after), Drop(), as_nonfinite(nonfinite))
 
 
 def _scope(per_tensor: bool, exclude: Patterns) -> Scope:
-    return PerTensor(patterns_of(exclude)) if per_tensor else Whole(patterns_of(exclude))
+    return PerTensor(patterns_of(exclude)) if per_tensor else Global(patterns_of(exclude))

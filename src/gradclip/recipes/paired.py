@@ -8,7 +8,7 @@ from gradclip.clipping import Clipping
 from gradclip.nonfinite import Nonfinite, as_nonfinite
 from gradclip.norms import L2, LINF
 from gradclip.recipes.registry import Patterns, recipe
-from gradclip.rescales import Clamp, Normalise
+from gradclip.rescales import Clamp, Normalize
 from gradclip.scopes import PerTensor, patterns_of
 
 __all__ = ["stable_spam"]
@@ -44,5 +44,5 @@ def stable_spam(
     scope, policy = PerTensor(patterns_of(exclude)), as_nonfinite(nonfinite)
     return Chain(
         Clipping(scope, LINF, Mean(beta), Clamp(), policy),
-        Clipping(scope, L2, Moments(beta1, beta2), Normalise(), policy),
+        Clipping(scope, L2, Moments(beta1, beta2), Normalize(), policy),
     )

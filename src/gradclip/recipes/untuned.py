@@ -8,7 +8,7 @@ from gradclip.nonfinite import Nonfinite, as_nonfinite
 from gradclip.norms import L2
 from gradclip.recipes.registry import Patterns, recipe
 from gradclip.rescales import Hard
-from gradclip.scopes import Whole, patterns_of
+from gradclip.scopes import Global, patterns_of
 
 __all__ = ["auto"]
 
@@ -41,4 +41,4 @@ def auto(
     auto:0.03
     """
     rule = Least(Stride(eta, window=window), Typical(factor, window))
-    return Clipping(Whole(patterns_of(exclude)), L2, rule, Hard(), as_nonfinite(nonfinite))
+    return Clipping(Global(patterns_of(exclude)), L2, rule, Hard(), as_nonfinite(nonfinite))

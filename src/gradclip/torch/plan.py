@@ -15,7 +15,7 @@ from gradclip.backends.torch_payload import Payload
 from gradclip.clipping import Clipping
 from gradclip.errors import TargetError
 from gradclip.rescales import Hard
-from gradclip.scopes import Partition, PerElement, PerUnit, Whole
+from gradclip.scopes import Global, Partition, PerElement, PerUnit
 from gradclip.thresholds import Constant
 from gradclip.torch.targets import Target
 
@@ -59,7 +59,7 @@ class Plan:
     def one_number(self) -> bool:
         """All tensors are clipped together to a limit known in advance: one norm decides, and the host can compare it."""
         c = self.clipping
-        whole = isinstance(c.scope, Whole) and self.partition.complete and bool(self.partition.first)
+        whole = isinstance(c.scope, Global) and self.partition.complete and bool(self.partition.first)
         return whole and c.threshold.uniform and isinstance(c.rescale, Hard) and not c.norm.mean
 
     @cached_property

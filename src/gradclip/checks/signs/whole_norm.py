@@ -15,7 +15,7 @@ from gradclip.clipping import Clipping
 from gradclip.errors import GradclipError
 from gradclip.norms import L2
 from gradclip.rescales import Hard
-from gradclip.scopes import Whole
+from gradclip.scopes import Global
 from gradclip.thresholds import Constant
 
 __all__ = ["WholeNorm", "whole_norm_of"]
@@ -66,7 +66,7 @@ def _is_whole(detail: str) -> bool:
         return False
     return (
         isinstance(clipping, Clipping)
-        and clipping.scope == Whole()
+        and clipping.scope == Global()
         and clipping.norm == L2
         and isinstance(clipping.threshold, Constant)
         and isinstance(clipping.rescale, Hard)

@@ -8,14 +8,14 @@ Why it is bad:
 
 How it is told:
     At least 95% of at least 100 steps were clipped, and of the second half as well, and the middle one kept a tenth of its
-    norm or less. Only a constant threshold for the norm of all gradients counts: recipes that normalise, or that learn
+    norm or less. Only a constant threshold for the norm of all gradients counts: recipes that normalize, or that learn
     their threshold, clip by design. It is a warning where the loss lost less than 5% of its size, else a note.
 
 Wrong:
     torch.nn.utils.clip_grad_norm_(model.parameters(), 0.01)  # norms near 5
 
 Right:
-    gradclip.attach(optimizer, "normalise:0.01")  # the same steps, said openly
+    gradclip.attach(optimizer, "normalize:0.01")  # the same steps, said openly
     torch.nn.utils.clip_grad_norm_(model.parameters(), 20.0)  # or a guard above the ordinary norms
 
 References:
@@ -79,7 +79,7 @@ def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
 def _fix(optimizer: Optimizer, clipping: WholeNorm, kept: float) -> str:
     return f"""\
 # Say what it does: every step has the same norm.
-gradclip.attach(optimizer, "normalise:{clipping.threshold:g}")
+gradclip.attach(optimizer, "normalize:{clipping.threshold:g}")
 # Or clip large norms alone:
 {suggested(optimizer)}
 for group in optimizer.param_groups:

@@ -16,7 +16,7 @@ from gradclip.clipping import Clipping
 from gradclip.nonfinite import Nonfinite
 from gradclip.rescales import Hard
 from gradclip.result import ClipResult
-from gradclip.scopes import PerElement, PerTensor, PerUnit, Scope, Whole
+from gradclip.scopes import Global, PerElement, PerTensor, PerUnit, Scope
 from gradclip.thresholds import Constant
 from gradclip.torch.deciding import Known, State
 from gradclip.torch.in_backward.histories import Histories
@@ -166,8 +166,8 @@ def measuring(clipping: Clipping, nonfinite: Nonfinite) -> Clipping:
 
 
 def _scope_of_one(clipping: Clipping) -> Scope:
-    """The scope over one tensor; where that is one block, ``Whole`` says the same and is quicker."""
-    return replace(clipping.scope, exclude=()) if isinstance(clipping.scope, (PerUnit, PerElement)) else Whole()
+    """The scope over one tensor; where that is one block, ``Global`` says the same and is quicker."""
+    return replace(clipping.scope, exclude=()) if isinstance(clipping.scope, (PerUnit, PerElement)) else Global()
 
 
 def one_tensor(plan: Plan, i: int, clipping: Clipping) -> Plan:

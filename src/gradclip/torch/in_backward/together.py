@@ -17,7 +17,7 @@ from gradclip.backends.torch_payload import Payload
 from gradclip.clipping import Clipping
 from gradclip.errors import TargetError
 from gradclip.norms import Norm
-from gradclip.rescales import Clamp, Drop, Normalise
+from gradclip.rescales import Clamp, Drop, Normalize
 from gradclip.result import ClipResult
 from gradclip.scopes import PerTensor
 from gradclip.thresholds import Context, Threshold
@@ -148,7 +148,7 @@ class Together(OneByOne):
         drops = isinstance(self._plan.clipping.rescale, Drop)
         rule = _Share(self, i, drops)
         norm, policy = Norm(self._plan.clipping.norm.p), self._plan.clipping.nonfinite
-        return Clipping(PerTensor(), norm, rule, Drop() if drops else Normalise(), policy)
+        return Clipping(PerTensor(), norm, rule, Drop() if drops else Normalize(), policy)
 
 
 @dataclass(frozen=True)
