@@ -21,6 +21,12 @@ class Rescale(ABC):
     """Turn norms and limits into factors."""
 
     formula: ClassVar[str]
+    caps: ClassVar[bool] = False
+    """The factor is ``min(1, T/n)``: what is within its limit is left alone, and what is not ends at it."""
+    elementwise: ClassVar[bool] = False
+    """Elements are limited, not blocks: by the limit of their block."""
+    drops: ClassVar[bool] = False
+    """A factor of 0 drops a gradient."""
 
     def factors(self, norms: Array, limits: Array | float, step: int | Array = 0) -> Array:
         """Return the factor of each block, shaped like ``norms``; 1 where the limit is inf, else NaN for a NaN norm."""
@@ -39,6 +45,7 @@ class Hard(Rescale):
     """Scale down to the limit what exceeds it, leave the rest: ``min(1, T/n)`` (Pascanu et al. 2013)."""
 
     formula: ClassVar[str] = "min(1, T/n)"
+    caps: ClassVar[bool] = True
 
     def phi(self, norms: Array, limits: Array | float, step: int | Array = 0) -> Array:
         return _down(norms, limits)
@@ -53,6 +60,7 @@ class Clamp(Rescale):
     """
 
     formula: ClassVar[str] = "clamp(g, -T, T)"
+    elementwise: ClassVar[bool] = True
 
     def phi(self, norms: Array, limits: Array | float, step: int | Array = 0) -> Array:
         return _down(norms, limits)
@@ -116,6 +124,7 @@ class Drop(Rescale):
     """Set to zero what exceeds the limit: the step (or the block) is skipped."""
 
     formula: ClassVar[str] = "0 if n > T else 1"
+    drops: ClassVar[bool] = True
 
     def phi(self, norms: Array, limits: Array | float, step: int | Array = 0) -> Array:
         xp = namespace(norms)

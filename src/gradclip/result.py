@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any
 
 from gradclip._arrays import Array, namespace
@@ -14,7 +12,7 @@ __all__ = ["ClipResult"]
 
 @dataclass(frozen=True, eq=False)
 class ClipResult:
-    """The norms before and after one clipping step; values stay on the device until they are read.
+    """The norms before and after one clipping step: plain data, complete; values stay on the device until they are read.
 
     Norms are in the method's own norm (the largest ``|x|`` for element clipping) and in the gradient's unit, float64.
     Parameters left out by ``exclude`` are listed in ``tensor_norms`` but are not part of ``norm``.
@@ -31,6 +29,14 @@ class ClipResult:
 
     names: tuple[str, ...]
     """The name of each parameter, in the order of ``tensor_norms``."""
+    norm: Array
+    """The norm of all gradients together, before clipping."""
+    clipped_norm: Array
+    """The norm of all gradients together, after clipping (0 where the step was skipped)."""
+    tensor_norms: Array
+    """The norm of each parameter's gradient before clipping, 0 where there is none."""
+    clipped_tensor_norms: Array
+    """The norm of each parameter's gradient after clipping."""
     limits: Array | float
     """The limit of each block (one for all where they share it)."""
     factors: Array
@@ -43,32 +49,8 @@ class ClipResult:
     """The parameters with a NaN or Inf, where the policy looks at them."""
     skipped: Array | bool = False
     """The step was dropped: every gradient is None, or a fused optimizer left everything as it was."""
-    _cells: Array = field(default=None, repr=False)
-    _cells_after: Array = field(default=None, repr=False)
-    _total: Callable[[Array], Array] = field(default=lambda cells: cells, repr=False)
-    _by_tensor: Callable[[Array], Array] = field(default=lambda cells: cells, repr=False)
 
-    @cached_property
-    def norm(self) -> Array:
-        """The norm of all gradients together, before clipping."""
-        return self._total(self._cells)
-
-    @cached_property
-    def clipped_norm(self) -> Array:
-        """The norm of all gradients together, after clipping (0 where the step was skipped)."""
-        return self._total(self._cells_after)
-
-    @cached_property
-    def tensor_norms(self) -> Array:
-        """The norm of each parameter's gradient before clipping, 0 where there is none."""
-        return self._by_tensor(self._cells)
-
-    @cached_property
-    def clipped_tensor_norms(self) -> Array:
-        """The norm of each parameter's gradient after clipping."""
-        return self._by_tensor(self._cells_after)
-
-    @cached_property
+    @property
     def coefficient(self) -> Array:
         """The norm after as a share of the norm before; for one block, the factor it was multiplied by."""
         if not self.skipped and self.factors.shape == (1,):
@@ -76,7 +58,7 @@ class ClipResult:
         xp = namespace(self.norm)
         return xp.where(self.norm > 0, self.clipped_norm / self.norm, xp.ones_like(self.norm))
 
-    @cached_property
+    @property
     def worst(self) -> str:
         """The parameter with the largest norm before clipping (the first non-finite one, if any); reads the device."""
         if not self.names:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from math import prod
+from typing import ClassVar
 
 from gradclip.errors import TargetError
 
@@ -75,6 +76,8 @@ class Scope(ABC):
     """Cut tensors into blocks; names that match a pattern in ``exclude`` (``*`` and ``?``) are left as they are."""
 
     exclude: tuple[str, ...] = ()
+    by_element: ClassVar[bool] = False
+    """A block is one element."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "exclude", patterns_of(self.exclude))
@@ -167,6 +170,8 @@ class PerUnit(Scope):
 @dataclass(frozen=True)
 class PerElement(Scope):
     """Every element is a block; its norm is its absolute value."""
+
+    by_element: ClassVar[bool] = True
 
     def _cut(self, entries: Sequence[Entry], included: Sequence[bool]) -> Partition:
         return _numbered(tuple(prod(e.shape) for e in entries), included)

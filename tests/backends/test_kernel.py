@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gradclip import reference
-from gradclip.backends import kernel
+from gradclip.backends import Units, cpu
 from gradclip.norms import Norm
 from tests.backends.support import PLAIN
 from tests.support import TOLERANCE, numpy_of

@@ -150,17 +150,22 @@ def test_a_parameter_passed_twice_counts_and_shrinks_twice():
 
 
 @pytest.mark.parametrize("p", [1, 2, inf])
-def test_sparse_gradients_raise_the_same(p):
-    sparse = torch.sparse_coo_tensor([[0, 2]], [3.0, 4.0], (3,), check_invariants=True)
+def test_sparse_gradients_are_clipped_where_torch_raises(p):
+    """Repeated rows are merged first: 1 + 2 in row 0."""
+    sparse = torch.sparse_coo_tensor([[0, 2, 0]], [1.0, 4.0, 2.0], (3,), check_invariants=True)
+    dense = nn.Parameter(torch.zeros(3))
+    dense.grad = torch.tensor([3.0, 0.0, 4.0])
+    want = utils.clip_grad_norm_(dense, 1.0, p)
     with pytest.raises(NotImplementedError):
         utils.clip_grad_norm_(_sparse_parameter(sparse), 1.0, p)
     for foreach in (None, True, False):
         parameter = _sparse_parameter(sparse)
-        with pytest.raises(NotImplementedError):
-            ours.clip_grad_norm_(parameter, 1.0, p, foreach=foreach)
-        with pytest.raises(NotImplementedError):
-            ours.clip_grad_value_(parameter, 1.0)
-        assert parameter.grad.to_dense().tolist() == [3.0, 0.0, 4.0]
+        assert float(ours.clip_grad_norm_(parameter, 1.0, p, foreach=foreach)) == pytest.approx(float(want), rel=1e-6)
+        assert parameter.grad.is_sparse
+        torch.testing.assert_close(parameter.grad.to_dense(), dense.grad)
+        parameter = _sparse_parameter(sparse)
+        ours.clip_grad_value_(parameter, 2.5)
+        assert parameter.grad.to_dense().tolist() == [2.5, 0.0, 2.5]
 
 
 def _sparse_parameter(grad):

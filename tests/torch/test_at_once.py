@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 import gradclip
-from gradclip.backends import kernel
-from gradclip.torch import at_once, pipeline
+from gradclip.backends import cpu
+from gradclip.torch import pipeline
+from gradclip.torch.strategies import ClampElements, ScaleTensors
 
-pytestmark = pytest.mark.skipif(not kernel.enabled(), reason="the kernel was not built, or is switched off")
+pytestmark = pytest.mark.skipif(not cpu.enabled(), reason="the kernel was not built, or is switched off")
 
 RECIPES = ["tensor_norm:1.0", "tensor_norm:1.0,norm=1", "tensor_norm:0.1,norm=inf", "block_rms:0.05", "agc:0.05", "value:0.02",
            "trust:0.01,per_tensor=true", "tensor_norm:linear(3,0.5,10)"]  # fmt: skip
@@ -42,15 +43,24 @@ def clipper(parameters, recipe):
 @pytest.fixture
 def calls(monkeypatch):
     """How often a step was clipped at once."""
-    seen = []
+    steps, found = [], []
 
-    def watched(step):
-        found = at_once.clip_at_once(step)
-        seen.append(found is not None)
-        return found
+    def watched_stage(*args, own=pipeline.run_stage):
+        found.clear()
+        try:
+            return own(*args)
+        finally:
+            steps.append(any(one is not None for one in found))
 
-    monkeypatch.setattr(pipeline, "clip_at_once", watched)
-    return seen
+    monkeypatch.setattr(pipeline, "run_stage", watched_stage)
+    for strategy in (ClampElements, ScaleTensors):
+
+        def watched(*args, own=strategy.at_once):
+            found.append(own(*args))
+            return found[-1]
+
+        monkeypatch.setattr(strategy, "at_once", watched)
+    return steps
 
 
 @pytest.mark.parametrize("threads", [1, 2])

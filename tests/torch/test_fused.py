@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 import gradclip
+from gradclip.backends.cpu import Cpu
+from gradclip.backends.stock import Stock
 from gradclip.torch.fused import FusedScale
 
 OPTIMIZERS = {
@@ -23,11 +25,10 @@ OPTIMIZERS = {
 @pytest.fixture
 def passes(monkeypatch):
     """Count the passes that multiply gradients outside the optimizer."""
-    from gradclip.torch import applying
-
     seen = []
-    original = applying.backend.scale_tensors
-    monkeypatch.setattr(applying.backend, "scale_tensors", lambda *args: (seen.append(args), original(*args)))
+    for backend in (Cpu, Stock):
+        original = backend.scale
+        monkeypatch.setattr(backend, "scale", lambda *args, own=original: (seen.append(args), own(*args)))
     return seen
 
 

@@ -10,18 +10,18 @@ import torch
 from torch import nn
 
 import gradclip
-from gradclip.torch.stages import stages_for
+from gradclip.torch.plan import plan_for
 
 RECIPE = gradclip.global_norm(1.0)
 
 
 def test_it_is_kept_for_the_same_model_and_method():
     model = nn.Linear(3, 2)
-    plan = stages_for(RECIPE, model)
-    assert stages_for(gradclip.global_norm(1.0), model) is plan
-    assert stages_for(gradclip.global_norm(2.0), model) is not plan
-    assert stages_for(RECIPE, nn.Linear(3, 2)) is not plan
-    assert stages_for(RECIPE, list(model.parameters())) is not plan
+    plan = plan_for(RECIPE, model)
+    assert plan_for(gradclip.global_norm(1.0), model) is plan
+    assert plan_for(gradclip.global_norm(2.0), model) is not plan
+    assert plan_for(RECIPE, nn.Linear(3, 2)) is not plan
+    assert plan_for(RECIPE, list(model.parameters())) is not plan
 
 
 def _replace(model):
@@ -52,9 +52,9 @@ def _reshape(model):
 @pytest.mark.parametrize("change", [_replace, _rename, _remove, _add, _add_a_module, _reshape])
 def test_a_changed_model_is_laid_out_again(change):
     model = nn.Linear(3, 2)
-    before = stages_for(RECIPE, model)
+    before = plan_for(RECIPE, model)
     change(model)
-    after = stages_for(RECIPE, model)
+    after = plan_for(RECIPE, model)
     assert after is not before
     assert after.target.names == tuple(name for name, _ in model.named_parameters())
     assert [e.shape for e in after.target.entries] == [p.shape for p in model.parameters()]
@@ -62,7 +62,7 @@ def test_a_changed_model_is_laid_out_again(change):
 
 def test_it_does_not_keep_a_model_alive():
     model = nn.Linear(3, 2)
-    stages_for(RECIPE, model)
+    plan_for(RECIPE, model)
     gone = weakref.ref(model)
     del model
     collector.collect()

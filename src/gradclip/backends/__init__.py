@@ -1,1 +1,22 @@
-"""Backends: measure, combine and apply, for one framework each. They know no method, and a method knows no framework."""
+"""Backends: what is done to a list of tensors, for each kind of them. They know no method, and a method knows no framework."""
+
+from gradclip.backends.backend import Backend, SparseEntries, Units
+from gradclip.backends.choose import choose, norms_of_each, take_all
+from gradclip.backends.combine import combine, combined_on_host, vector
+from gradclip.backends.stock_norms import norm_dtype
+from gradclip.backends.values import prepared, values_of
+
+__all__ = [
+    "Backend",
+    "SparseEntries",
+    "Units",
+    "choose",
+    "combine",
+    "combined_on_host",
+    "norm_dtype",
+    "norms_of_each",
+    "prepared",
+    "take_all",
+    "values_of",
+    "vector",
+]

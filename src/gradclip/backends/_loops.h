@@ -244,7 +244,10 @@ INLINE void scale_run(const Piece *p, int64_t i, double factor) {
 /* From the end: what was measured last is still in the cache. */
 CLONES static void scale_pieces(const Piece *first, const Piece *last, const double *factors) {
     for (const Piece *p = last - 1; p >= first; p--)
-        for (int64_t i = 0; i < p->count; i += p->each) scale_run(p, i, factors[p->cell + i / p->each]);
+        for (int64_t i = 0; i < p->count; i += p->each) {
+            const double factor = factors[p->cell + i / p->each];
+            if (factor != 1) scale_run(p, i, factor);
+        }
 }
 
 /* Bring every cell down to its limit while it is in the cache; write the norms before. Return whether any was above. */

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,9 +15,6 @@ from gradclip.result import ClipResult
 from gradclip.torch.clipper import Clipper
 from gradclip.torch.fused import FusedScale
 from gradclip.torch.targets import Clippable
-
-if TYPE_CHECKING:
-    from gradclip.watch.api import Recording
 
 __all__ = ["Attachment", "attach"]
 
@@ -36,7 +32,6 @@ class Attachment:
         self.optimizer = optimizer
         """The optimizer it clips."""
         self._scaler = scaler
-        self._recording: Recording | None = None
         self._hook = optimizer.register_step_pre_hook(self._before_step)
         self._after = optimizer.register_step_post_hook(self._after_step)
         self._fused = FusedScale(optimizer, self._hook.id, clipper.parameters)
@@ -46,20 +41,8 @@ class Attachment:
         self._hook.remove()
         self._after.remove()
         self._fused.clear()
-        if self._recording is not None:
-            self._recording.close()
         if _attached.get(self.optimizer) is self:
             del _attached[self.optimizer]
-
-    def start_recording(self, folder: str | os.PathLike[str], model: torch.nn.Module | None = None) -> None:
-        """Record the optimizer's steps into a run file in ``folder`` until :meth:`detach`; detaches if that cannot begin."""
-        from gradclip.watch.api import record
-
-        try:
-            self._recording = record(model, self.optimizer, out=folder)
-        except BaseException:
-            self.detach()
-            raise
 
     def state_dict(self) -> dict[str, Any]:
         """Return the clipper's state, for a checkpoint."""
@@ -111,7 +94,6 @@ def attach(
     *,
     scaler: torch.amp.GradScaler | None = None,
     parameters: Clippable | None = None,
-    record: str | os.PathLike[str] | None = None,
 ) -> Attachment:
     """Clip every step of an optimizer, from inside its ``step()``; leave the training loop as it is.
 
@@ -128,7 +110,6 @@ def attach(
         scaler: the AMP scaler, if the loop uses one.
         parameters: what to clip and how to name it (usually the model, which gives parameters their names);
             all of the optimizer's parameters by default.
-        record: a folder: record the optimizer's steps into a run file there, until detached (see :func:`gradclip.record`).
 
     Returns:
         A handle, also a context manager: ``result``, ``state_dict()``, ``detach()``.
@@ -153,8 +134,6 @@ def attach(
         raise ValueError("this optimizer already clips: call detach() on its handle first, or it would be clipped twice")
     clipper = Clipper(optimizer if parameters is None else parameters, clipping, optimizer=optimizer)
     handle = _attached[optimizer] = Attachment(optimizer, clipper, scaler)
-    if record is not None:
-        handle.start_recording(record, parameters if isinstance(parameters, torch.nn.Module) else None)
     return handle
 
 

@@ -11,12 +11,13 @@ from torch import Tensor
 from gradclip.clipping import Clipping, as_clipping
 from gradclip.errors import TargetError
 from gradclip.result import ClipResult
-from gradclip.torch.deciding import Carry, Known
 from gradclip.torch.late import LateSkip
+from gradclip.torch.pipeline import run
+from gradclip.torch.plan import plan_for
 from gradclip.torch.rates import effective_rates
 from gradclip.torch.saved import pack, unpack
 from gradclip.torch.skips import SKIPPED_STEP, Skips
-from gradclip.torch.stages import stages_for
+from gradclip.torch.step import Carry, OfParameters, StepInputs
 from gradclip.torch.targets import Clippable
 
 if TYPE_CHECKING:
@@ -48,10 +49,10 @@ class Clipper:
     def __init__(
         self, target: Clippable, clipping: Clipping | Chain | str, *, optimizer: torch.optim.Optimizer | None = None
     ) -> None:
-        self._stages = stages_for(as_clipping(clipping), target, optimizer)
-        self._stages.check()  # a scope that does not fit is said here, not at the first step
+        self._plan = plan_for(as_clipping(clipping), target, optimizer)
+        self._gradients = OfParameters(self._plan.target.parameters)
         self._optimizer = target if isinstance(target, torch.optim.Optimizer) else optimizer
-        if self._stages.needs_lr and self._optimizer is None:
+        if self._plan.needs_lr and self._optimizer is None:
             raise TargetError(f"{self.clipping} needs the learning rate: use gradclip.attach(optimizer, ...)")
         self._history: Mapping[str, Tensor] = {}
         self.step = 0
@@ -73,17 +74,17 @@ class Clipper:
     @property
     def clipping(self) -> Clipping | Chain:
         """The method."""
-        return self._stages.clipping
+        return self._plan.clipping
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
         """The parameters, each once."""
-        return self._stages.target.parameters
+        return self._plan.target.parameters
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the parameters, in order."""
-        return self._stages.target.names
+        return self._plan.target.names
 
     def clip_(self, carry: Carry | None = None) -> ClipResult:
         """Clip the parameters' gradients in place, as one step.
@@ -96,25 +97,20 @@ class Clipper:
             NonFiniteGradientError: under ``Raise``, or after ``patience`` skipped steps in a row; nothing is changed. (Where an
                 optimizer on an accelerator drops the step itself, the host learns of it at the next one.)
         """
-        self._skips.settle()
-        self._skips.raise_overdue()
-        parameters = self._stages.target.parameters
-
-        def grads() -> list[Tensor | None]:
-            return [p.grad for p in parameters]
-
-        def put(i: int, grad: Tensor | None) -> None:
-            parameters[i].grad = grad
-
-        known = Known(parameters, self._learning_rates(), self._history, self.step, carry)
-        result, self._history = self._stages.run(grads, put, known)
+        skips, plan = self._skips, self._plan
+        if skips.unsettled:
+            skips.settle()
+            skips.raise_overdue()
+        lrs = self._learning_rates() if plan.needs_lr else None
+        step = StepInputs(plan.target.parameters, lrs, self._history, self.step, carry)
+        result, self._history = run(plan, self._gradients, step)
         self.step += 1
         if isinstance(result.skipped, Tensor):
-            self._skips.count_later(LateSkip(result))
+            skips.count_later(LateSkip(result))
         elif result.skipped:
-            self._skips.count(result.nonfinite_names)
+            skips.count(result.nonfinite_names)
         else:
-            self._skips.forgive()
+            skips.in_a_row = 0
         return result
 
     def state_dict(self) -> dict[str, Any]:
@@ -128,7 +124,7 @@ class Clipper:
         Raises:
             StateError: the state is of another version or recipe, or incomplete; nothing is loaded.
         """
-        counters, history = unpack(str(self.clipping), self._stages.init(), state)
+        counters, history = unpack(str(self.clipping), self._plan.init(), state)
         self.step, *skips = counters
         self._skips.load(*skips)
         device = next((p.device for p in self.parameters), torch.device("cpu"))
@@ -139,6 +135,6 @@ class Clipper:
 
     def _learning_rates(self) -> list[float] | None:
         """The learning rate of each parameter, now."""
-        if self._optimizer is None or not self._stages.needs_lr:
+        if self._optimizer is None:
             return None
         return effective_rates(self._optimizer, self.parameters)

@@ -6,21 +6,16 @@ gradients of any size are clipped rather than zeroed, and gradients that need no
 
 from __future__ import annotations
 
+import math
 import types
 import warnings
-from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gradclip.backends import kernel, torch_ops, torch_triton
-from gradclip.backends.kernel import Table
-from gradclip.backends.torch_eager import scale_tensors
-from gradclip.backends.torch_payload import Payload
-from gradclip.backends.torch_triton import DeviceTable
-from gradclip.torch.total import Described, described, for_kernels, refuse_nonfinite, returned_dtype, total_of, total_of_table
+from gradclip.backends import Backend, choose, combined_on_host, prepared, take_all
 
 __all__ = ["clip_grad_norm", "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm"]
 
@@ -49,8 +44,7 @@ def get_total_norm(
     tensor(5.)
     """
     found = [tensors] if isinstance(tensors, Tensor) else list(tensors)
-    total, _ = total_of(found, float(norm_type), error_if_nonfinite, foreach)
-    return _tensor(total, returned_dtype(found))
+    return _clip(found, None, float(norm_type), error_if_nonfinite, foreach, _keep)
 
 
 @torch.no_grad()
@@ -72,7 +66,18 @@ def clip_grads_with_norm_(
     tensor([1.0000])
     """
     listed = [parameters] if isinstance(parameters, Tensor) else list(parameters)
-    _scale([p.grad for p in listed if p.grad is not None], float(max_norm), total_norm)
+    grads = [p.grad for p in listed if p.grad is not None]
+    if not grads:
+        return
+    coefficient = torch.clamp(max_norm / (total_norm + 1e-6), max=1.0)
+    backend = _backend(grads, _keep)
+    if backend is None or type(total_norm) is not Tensor:
+        for grad in grads:
+            grad.mul_(coefficient.to(grad.device))
+    elif backend.on_host and total_norm.device.type == "cpu":
+        _scale(backend, float(coefficient))
+    else:
+        backend.scale(coefficient.to(backend.device, torch.float64).expand(len(grads)))
 
 
 def clip_grad_norm_(
@@ -99,16 +104,13 @@ def clip_grad_norm_(
     >>> clip_grad_norm_([p], max_norm=1.0), p.grad
     (tensor(5.), tensor([0.6000, 0.8000]))
     """
-    grads, p = _gradients(parameters), float(norm_type)
+    owners = _with_gradient(parameters)
+
+    def put(i: int, grad: Tensor | None) -> None:
+        owners[i].grad = grad
+
     with torch.no_grad():  # as a decorator it takes twice as long
-        table = described(grads, p)
-        if isinstance(table, Table) and not table.left_out:
-            return _clip_on_host(table, p, float(max_norm), error_if_nonfinite)
-        if isinstance(table, DeviceTable) and not table.left_out:
-            return _clip_on_device(table, p, float(max_norm), error_if_nonfinite)
-        total, dtype = total_of(grads, p, error_if_nonfinite, foreach, table)
-        _scale(grads, float(max_norm), total, table)
-        return _tensor(total, dtype)
+        return _clip([p.grad for p in owners if p.grad is not None], float(max_norm), float(norm_type), error_if_nonfinite, foreach, put)
 
 
 @torch.no_grad()
@@ -133,9 +135,13 @@ def clip_grad_norm(
     """
     listed = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     copies = [None if p.grad is None else p.grad.detach().clone() for p in listed]
+    places = [i for i, copy in enumerate(copies) if copy is not None]
+
+    def put(i: int, grad: Tensor | None) -> None:
+        copies[places[i]] = grad
+
     present = [copy for copy in copies if copy is not None]
-    total, _ = total_of(present, float(norm_type), error_if_nonfinite, foreach)
-    _scale(present, float(max_norm), total)
+    _clip(present, float(max_norm), float(norm_type), error_if_nonfinite, foreach, put)
     return copies
 
 
@@ -157,84 +163,102 @@ def clip_grad_value_(parameters: TensorOrTensors, clip_value: float, foreach: bo
     bound = float(clip_value)
     listed = [parameters] if isinstance(parameters, Tensor) else parameters
     grads = [p.grad for p in listed if p.grad is not None]
-    if for_kernels(grads) and bound >= 0:
-        torch_ops.clamp_(grads, -bound, bound)
+    backend = take_all(grads) if bound >= 0 else None
+    if backend is not None:
+        backend.clamp(-bound, bound)
         return
-    on_device = torch_triton.describe(grads) if bound >= 0 else None
-    if on_device is not None:
-        on_device.clamp(-bound, bound)
-        grads = [grads[i] for i in on_device.left_out]
-    table = kernel.describe(grads) if bound >= 0 else None
-    if table is not None:
-        table.clamp(-bound, bound)
-        grads = [grads[i] for i in table.left_out]
     for grad in grads:
         if not _within(grad, bound):
             grad.clamp_(-bound, bound)
 
 
-def _gradients(parameters: TensorOrTensors) -> list[Tensor]:
-    if isinstance(parameters, Tensor):
-        return [] if parameters.grad is None else [parameters.grad]
-    listed = list(parameters)
+def _with_gradient(parameters: TensorOrTensors) -> list[Tensor]:
+    """Return the parameters that have a gradient."""
+    listed = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     if not listed and isinstance(parameters, types.GeneratorType):
         warnings.warn("`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=3)
-    grads = [p.grad for p in listed]
-    return [grad for grad in grads if grad is not None]
+    return [p for p in listed if p.grad is not None]
 
 
-def _clip_on_device(table: DeviceTable, p: float, max_norm: float, error_if_nonfinite: bool) -> Tensor:
-    """Measure, decide and scale on the device; the host is asked only for the sake of an error."""
-    total, factor, returned = torch_triton.conclude(table.norms(p), p, max_norm, torch.float32)
-    if error_if_nonfinite:
-        refuse_nonfinite(total, p)
-    table.scale(factor.reshape(1))
+def _clip(
+    grads: list[Tensor],
+    max_norm: float | None,
+    p: float,
+    error_if_nonfinite: bool,
+    foreach: bool | None,
+    put: Callable[[int, Tensor | None], None],
+) -> Tensor:
+    """Bring gradients to a norm, or only measure (None), and return the norm before."""
+    if not grads:
+        return torch.tensor(0.0)
+    wide = any(g.dtype in (torch.float64, torch.complex128) for g in grads)
+    backend = _backend(grads, put) if p > 0 else None
+    if backend is None:
+        return _clip_as_torch(grads, max_norm, p, error_if_nonfinite, foreach)
+    dtype = torch.float64 if wide else torch.float32
+    norms = backend.norms(p)
+    if backend.on_host:
+        total = _overflowing(combined_on_host(norms.tolist(), p), p, wide)
+        if error_if_nonfinite and not math.isfinite(total):
+            _refuse(p)
+        if max_norm is not None:
+            ratio = max_norm / (total + 1e-6)
+            _scale(backend, 1.0 if ratio > 1 else ratio)  # NaN stays NaN
+        return torch.tensor(total, dtype=dtype)
+    total_norm, factor, returned = backend.conclude(norms, p, 1.0 if max_norm is None else max_norm, dtype)
+    if wide and p != math.inf:
+        returned = torch.where(total_norm.pow(p).isinf(), returned.new_tensor(math.inf), returned)
+    if error_if_nonfinite and not bool(total_norm.isfinite()):
+        _refuse(p)
+    if max_norm is not None:
+        backend.scale(factor.reshape(1).expand(len(grads)))
     return returned
 
 
-def _clip_on_host(table: Table, p: float, max_norm: float, error_if_nonfinite: bool) -> Tensor:
-    """The same for plain gradients on the CPU, which are looked at once."""
-    total, dtype = total_of_table(table, p)
-    if error_if_nonfinite:
-        refuse_nonfinite(total, p)
-    factor = _factor(max_norm, total)
-    if factor != 1:
-        table.scale(array("d", (factor,)) * table.cells)
-    return torch.tensor(total, dtype=dtype)
+def _backend(grads: list[Tensor], put: Callable[[int, Tensor | None], None]) -> Backend | None:
+    """Choose the backend of this step; None where only PyTorch's own operations know what to do."""
+    found = take_all(grads)
+    if found is not None or not all(type(g) in (Tensor, nn.Parameter) for g in grads):
+        return found
+    values, sparse = prepared(grads, [str(i) for i in range(len(grads))], put)
+    return choose(values, None, sparse)
 
 
-def _scale(grads: list[Tensor], max_norm: float, total: Tensor | float, table: Described = None) -> None:
-    if not grads:
-        return
-    if isinstance(total, float):
-        factor = _factor(max_norm, total)
-    else:
+def _clip_as_torch(grads: list[Tensor], max_norm: float | None, p: float, error_if_nonfinite: bool, foreach: bool | None) -> Tensor:
+    """Let PyTorch measure: p <= 0, and distributed and other special tensors."""
+    total = torch.nn.utils.get_total_norm(grads, p, error_if_nonfinite, foreach)
+    if max_norm is not None:
         coefficient = torch.clamp(max_norm / (total + 1e-6), max=1.0)
-        if for_kernels(grads):
-            torch_ops.scale_(grads, coefficient.double().expand(len(grads)))
-            return
-        if type(total) is Tensor and torch_triton.usable(total):
-            scale_tensors([Payload(g, g.shape) for g in grads], coefficient.expand(len(grads)))
-            return
-        if type(total) is not Tensor or total.device.type != "cpu" or torch.compiler.is_compiling():
-            for grad in grads:
-                grad.mul_(coefficient.to(grad.device))
-            return
-        factor = float(coefficient)
+        for grad in grads:
+            grad.mul_(coefficient.to(grad.device))
+    return total
+
+
+def _scale(backend: Backend, factor: float) -> None:
     if factor != 1:
-        if isinstance(table, Table):
-            table.scale(array("d", (factor,)) * table.cells)
-            grads = [grads[i] for i in table.left_out]
-        scale_tensors([Payload(g, g.shape) for g in grads], [factor] * len(grads))
+        backend.scale(factor)
 
 
-def _factor(max_norm: float, total: float) -> float:
-    ratio = max_norm / (total + 1e-6)
-    return 1.0 if ratio > 1 else ratio  # NaN stays NaN
+def _overflowing(total: float, p: float, wide: bool) -> float:
+    """Inf where torch's float64 powers overflow, as torch does; float32 norms are carried in float64 and do not."""
+    if wide and p != math.inf:
+        try:
+            total**p
+        except OverflowError:
+            return math.inf
+    return total
 
 
-def _tensor(total: Tensor | float, dtype: torch.dtype) -> Tensor:
-    return total.to(dtype) if isinstance(total, Tensor) else torch.tensor(total, dtype=dtype)
+def _refuse(p: float) -> None:
+    """Raise PyTorch's own error for a norm that is NaN or Inf."""
+    raise RuntimeError(
+        f"The total norm of order {p} for gradients from `parameters` is non-finite, so it cannot be clipped. To disable "
+        "this error and scale the gradients by the non-finite norm anyway, set `error_if_nonfinite=False`"
+    )
+
+
+def _keep(i: int, grad: Tensor | None) -> None:
+    """Put nothing in place of a gradient that is only measured."""
 
 
 def _within(grad: Tensor, bound: float) -> bool:

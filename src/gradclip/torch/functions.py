@@ -16,11 +16,10 @@ from gradclip.recipes import tensor_norm
 from gradclip.result import ClipResult
 from gradclip.scopes import Entry
 from gradclip.torch.clipper import Clipper
-from gradclip.torch.deciding import Known
 from gradclip.torch.pipeline import run
 from gradclip.torch.plan import Plan
 from gradclip.torch.skips import SKIPPED_STEP
-from gradclip.torch.stages import Stages
+from gradclip.torch.step import GradientList, StepInputs
 from gradclip.torch.targets import Clippable, Target, resolve
 
 if TYPE_CHECKING:
@@ -92,8 +91,8 @@ def clip(grads: Grads, clipping: Clipping | Chain | str, *, params: Any = None, 
     if isinstance(grads, nn.Module):
         target = resolve(grads)
         given: dict[str, Tensor | None] = {n: p.grad for n, p in zip(target.names, target.parameters, strict=True)}
-        stages = Stages.over(clipping, target)
-        return dict(zip(given, _clipped(stages, list(given.values()), target.parameters, step), strict=True))
+        plan = Plan(clipping, target)
+        return dict(zip(given, _clipped(plan, list(given.values()), target.parameters, step), strict=True))
     names, tensors = _flat(grads, "gradients")
     weights = None if params is None else _flat(params, "params")[1]
     if weights is not None and [None if w is None else w.shape for w in weights] != [w.shape for w in weights if w is not None]:
@@ -101,7 +100,7 @@ def clip(grads: Grads, clipping: Clipping | Chain | str, *, params: Any = None, 
     shapes = [t.shape if t is not None else w.shape if w is not None else torch.Size((0,))
               for t, w in zip(tensors, weights or tensors, strict=True)]  # fmt: skip
     entries = tuple(Entry(name, tuple(shape)) for name, shape in zip(names, shapes, strict=True))
-    out = _clipped(Stages.over(clipping, Target((), entries)), tensors, weights, step)
+    out = _clipped(Plan(clipping, Target((), entries)), tensors, weights, step)
     if isinstance(grads, Tensor):
         return out[0]
     if isinstance(grads, Mapping):
@@ -120,10 +119,11 @@ def tensor_norms(target: Clippable, norm: Norm | float | str = 2) -> dict[str, f
     {'weight': 5.0, 'bias': 1.0}
     """
     plan = Plan(tensor_norm(float("inf"), norm=as_norm(norm), nonfinite="propagate"), resolve(target))
-    grads = [p.grad for p in plan.target.parameters]
-    result, _ = run(plan, grads, lambda i, grad: None, Known())
+    parameters = plan.target.parameters
+    grads = [p.grad for p in parameters]
+    result, _ = run(plan, GradientList(grads), StepInputs())
     values = result.tensor_norms.tolist()
-    return {name: value for name, value, grad in zip(plan.target.names, values, grads, strict=True) if grad is not None}
+    return {name: value for name, value, p in zip(plan.target.names, values, parameters, strict=True) if p.grad is not None}
 
 
 def _stateless(clipping: Clipping | Chain) -> None:
@@ -133,10 +133,9 @@ def _stateless(clipping: Clipping | Chain) -> None:
         )
 
 
-def _clipped(stages: Stages, grads: Sequence[Tensor | None], weights: Sequence[Any] | None, step: int) -> list[Tensor | None]:
-    stages.check()
+def _clipped(plan: Plan, grads: Sequence[Tensor | None], weights: Sequence[Any] | None, step: int) -> list[Tensor | None]:
     copies = [None if g is None else g.detach().clone() for g in grads]
-    result, _ = stages.run(lambda: list(copies), copies.__setitem__, Known(weights, number=step))
+    result, _ = run(plan, GradientList(copies), StepInputs(weights, number=step))
     if result.skipped:
         warnings.warn(SKIPPED_STEP.warning(result.nonfinite_names), RuntimeWarning, stacklevel=3)
     return copies

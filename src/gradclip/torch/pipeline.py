@@ -1,4 +1,4 @@
-"""The one way gradients flow: measure, combine, limit, rescale, apply; and what happens to a NaN or Inf.
+"""The one way gradients flow: choose a backend, measure, limit, rescale, act; and what happens to a NaN or Inf.
 
 Everything that can be refused is refused before the first gradient is changed. The host is asked once a step (for the
 policies that must know whether a gradient is finite); on an accelerator not at all under ``Propagate``, nor under ``Skip``
@@ -7,148 +7,170 @@ where a fused optimizer takes over both the factor and the skip.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from gradclip.backends import kernel, torch_triton
-from gradclip.backends.torch_payload import DevicePayloads, Payload, PlainPayloads, payload_of
+from gradclip.backends import Backend, choose, prepared, take_all
 from gradclip.errors import NonFiniteGradientError, TargetError
 from gradclip.nonfinite import Propagate, Raise, Skip, Zero
-from gradclip.rescales import Drop
 from gradclip.result import ClipResult
 from gradclip.thresholds import Bounds
-from gradclip.torch.applying import Applied, apply, carried
-from gradclip.torch.at_once import clip_at_once
-from gradclip.torch.deciding import Decision, Known, State, Step, decide
-from gradclip.torch.plan import Plan
+from gradclip.torch.plan import Plan, Stage
+from gradclip.torch.step import Applied, Decision, Gradients, State, StepInputs
 
-__all__ = ["run"]
-
-Put: TypeAlias = Callable[[int, Tensor | None], None]
+__all__ = ["run", "run_stage"]
 
 
-@torch.no_grad()
-def run(plan: Plan, grads: Sequence[Tensor | None], put: Put, known: Known) -> tuple[ClipResult, State]:
-    """Clip gradients in place and return what was done, with the threshold's next state.
+def run(plan: Plan, gradients: Gradients, step: StepInputs) -> tuple[ClipResult, State]:
+    """Clip gradients in place; return what was done and the next history.
 
     Args:
         plan: the method, laid out over the parameters.
-        grads: the gradient of each, None where there is none.
-        put: ``put(i, grad)`` replaces gradient i where it cannot be changed in place, or drops it (None).
-        known: weights, learning rates, state and step number.
+        gradients: the gradient of each.
+        step: weights, learning rates, state and step number.
     """
-    step = Step(plan, _payloads(plan, grads, put), known)
-    at_once = clip_at_once(step)
+    with torch.no_grad():
+        if len(plan.stages) == 1:
+            return run_stage(plan.stages[0], gradients, step)
+        before = None if plan.measuring is None else run_stage(plan.measuring, gradients, StepInputs())[0]
+        states = plan.split(step.state)
+        results: list[ClipResult] = []
+        for i, stage in enumerate(plan.stages):
+            own = StepInputs(step.weights, step.lrs, states[i], step.number)
+            result, states[i] = run_stage(stage, gradients, own)
+            results.append(result)
+            if result.skipped:
+                return result, plan.join(states)
+        return _from_end_to_end(before or results[0], results), plan.join(states)
+
+
+def run_stage(stage: Stage, gradients: Gradients, step: StepInputs) -> tuple[ClipResult, State]:
+    """Clip gradients in place with one clipping."""
+    backend = _backend(stage, gradients)
+    strategy = stage.strategy
+    at_once = strategy.at_once(backend, step) if stage.in_one_pass else None
     if at_once is not None:
-        if not bool(at_once[0].cells.isfinite().all()):
-            return _on_nonfinite(step, at_once[0], (), put)
-        return _result(step, *at_once, True), at_once[0].state
-    decision = decide(step)
-    host = decision.host
-    if host is None:
+        decision, applied = at_once
+        if bool(decision.cells.isfinite().all()):
+            return _result(stage, backend, decision, applied, True), decision.state
+        return _on_nonfinite(stage, backend, decision, (), gradients, step)
+    decision = strategy.decide(backend, step)
+    answer = decision.answer
+    if answer is None:
         finite = decision.cells.isfinite().all()
-        done = _without_host(step, decision, finite) if _on_accelerator(step) else None
+        done = None if backend.on_host else _without_host(stage, backend, decision, finite, step)
         if done is not None:
             return done
-        is_finite, *host = torch.cat([finite.to(decision.cells.dtype).reshape(1), decision.asked(plan)]).tolist()
+        question = strategy.question(decision)
+        is_finite, *answer = torch.cat([finite.to(decision.cells.dtype).reshape(1), question]).tolist()
         if not is_finite:
-            return _on_nonfinite(step, decision, host, put)
-    applied = apply(step, decision, host)
-    if isinstance(plan.clipping.rescale, Drop) and plan.per_tensor:
-        _drop(plan, host, put)
-    return _result(step, decision, applied, True), decision.state
+            return _on_nonfinite(stage, backend, decision, answer, gradients, step)
+    applied = strategy.act(backend, decision, answer, step)
+    for i in strategy.dropped(answer):
+        gradients.put(i, None)
+    return _result(stage, backend, decision, applied, True), decision.state
 
 
-def _on_accelerator(step: Step) -> bool:
-    """Whether asking the host would have it wait."""
-    return step.device.type != "cpu"
+def _backend(stage: Stage, gradients: Gradients) -> Backend:
+    """Choose the backend of this step."""
+    grads = gradients.read()
+    backend = take_all(grads, stage.layout.units)
+    if backend is not None:  # plain real tensors: nothing to prepare, nothing to refuse
+        return backend
+    _refuse_complex_bounds(stage, grads)
+    values, sparse = prepared(grads, stage.target.names, gradients.put)
+    return choose(values, stage.layout.units, sparse)
 
 
-def _without_host(step: Step, decision: Decision, finite: Tensor) -> tuple[ClipResult, State] | None:
+def _refuse_complex_bounds(stage: Stage, grads: Sequence[Tensor | None]) -> None:
+    threshold = stage.clipping.threshold
+    if isinstance(threshold, Bounds) and not threshold.symmetric:
+        for grad, name in zip(grads, stage.target.names, strict=True):
+            if grad is not None and grad.is_complex():
+                raise TargetError(f"{name!r} is complex, which has no lower and upper bound: use value(0.5), one bound on |z|")
+
+
+def _without_host(
+    stage: Stage, backend: Backend, decision: Decision, finite: Tensor, step: StepInputs
+) -> tuple[ClipResult, State] | None:
     """Do all of it on the device, where the policy bears that; None where it does not, and nothing has been changed."""
-    policy = step.plan.clipping.nonfinite
+    policy, strategy = stage.clipping.nonfinite, stage.strategy
     skipped: Tensor | bool = False
     if isinstance(policy, Propagate):
-        applied = apply(step, decision, None)
-    elif isinstance(policy, Skip) and carried(step, decision.factors, finite):  # the optimizer drops the step itself
-        after = torch.where(finite, decision.cells * step.plan.cell_factors(decision.factors), 0.0)
+        applied = strategy.act(backend, decision, None, step)
+    elif isinstance(policy, Skip) and strategy.carried(decision.factors, finite, step):  # the optimizer drops the step itself
+        after = torch.where(finite, decision.cells * stage.layout.cell_factors(decision.factors), 0.0)
         applied, skipped = (after, (decision.factors != 1).any() & finite), ~finite
     else:
         return None
-    before = step.known.state or step.plan.clipping.threshold.init(torch.zeros_like(decision.factors))
+    before = step.state or stage.clipping.threshold.init(torch.zeros_like(decision.factors))
     kept = {key: torch.where(finite, new, before.get(key, new)) for key, new in decision.state.items()}
-    return replace(_result(step, decision, applied, finite), skipped=skipped), kept
+    return replace(_result(stage, backend, decision, applied, finite), skipped=skipped), kept
 
 
-def _payloads(plan: Plan, grads: Sequence[Tensor | None], put: Put) -> Sequence[Payload]:
-    on_device = torch_triton.describe(grads)
-    if on_device is not None and not on_device.left_out:
-        return DevicePayloads(on_device, [e.shape for e in plan.target.entries])
-    table = kernel.describe(grads)
-    if table is not None and not table.left_out:  # plain real tensors: nothing to prepare, nothing to refuse
-        return PlainPayloads(table, [e.shape for e in plan.target.entries])
-    pairs = [payload_of(g, torch.Size(e.shape), e.name) for g, e in zip(grads, plan.target.entries, strict=True)]
-    if isinstance(plan.clipping.threshold, Bounds) and not plan.clipping.threshold.symmetric:
-        for (payload, _), name in zip(pairs, plan.target.names, strict=True):
-            if payload.values is not None and payload.values.is_complex():
-                raise TargetError(f"{name!r} is complex, which has no lower and upper bound: use value(0.5), one bound on |z|")
-    for i, (_, instead) in enumerate(pairs):
-        if instead is not None:
-            put(i, instead)
-    return [payload for payload, _ in pairs]
-
-
-def _drop(plan: Plan, host: Sequence[float], put: Put) -> None:
-    """Take away what was dropped: a gradient of zeros would still move an optimizer that has momentum."""
-    for i, block in enumerate(plan.partition.first):
-        if block is not None and host[block] == 0:
-            put(i, None)
-
-
-def _on_nonfinite(step: Step, decision: Decision, host: Sequence[float], put: Put) -> tuple[ClipResult, State]:
+def _on_nonfinite(
+    stage: Stage, backend: Backend, decision: Decision, answer: Sequence[float], gradients: Gradients, step: StepInputs
+) -> tuple[ClipResult, State]:
     """Follow the policy; the threshold's state stays what it was."""
-    before: State = step.known.state or {}
-    bad = (~step.plan.tensor_cells(decision.cells).isfinite()).tolist()
-    names = tuple(name for name, is_bad in zip(step.plan.target.names, bad, strict=True) if is_bad)
-    match step.plan.clipping.nonfinite:
+    before: State = step.state or {}
+    bad = (~stage.layout.tensor_norms(backend, decision.cells).isfinite()).tolist()
+    names = tuple(name for name, is_bad in zip(stage.target.names, bad, strict=True) if is_bad)
+    match stage.clipping.nonfinite:
         case Raise():
             raise NonFiniteGradientError(names)
         case Skip():
-            for i in range(len(step.payloads)):
-                put(i, None)
-            result = _result(step, decision, (torch.zeros_like(decision.cells), False), False)
+            for i in range(len(backend.tensors)):
+                gradients.put(i, None)
+            result = _result(stage, backend, decision, (torch.zeros_like(decision.cells), False), False)
             return replace(result, nonfinite_names=names, skipped=True), before
         case Zero():
-            decision, applied = _zeroed(step, bad)
-            return replace(_result(step, decision, applied, False), nonfinite_names=names, clipped=True), decision.state
-    return replace(_result(step, decision, apply(step, decision, host), False), nonfinite_names=names), before
+            backend.zero_nonfinite(bad)
+            decision = stage.strategy.decide(backend, step)
+            applied = stage.strategy.act(backend, decision, stage.strategy.question(decision).tolist(), step)
+            result = _result(stage, backend, decision, applied, False)
+            return replace(result, nonfinite_names=names, clipped=True), decision.state
+    applied = stage.strategy.act(backend, decision, answer, step)
+    return replace(_result(stage, backend, decision, applied, False), nonfinite_names=names), before
 
 
-def _zeroed(step: Step, bad: Sequence[bool]) -> tuple[Decision, Applied]:
-    """Set the NaN and Inf elements to 0 and clip what is left."""
-    for payload, is_bad in zip(step.payloads, bad, strict=True):
-        if is_bad and payload.values is not None:
-            payload.values.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
-    decision = decide(step)
-    return decision, apply(step, decision, decision.asked(step.plan).tolist())
-
-
-def _result(step: Step, decision: Decision, applied: Applied, finite: Tensor | bool) -> ClipResult:
-    plan = step.plan
-    after, clipped = applied
-    sizes = plan.sizes(step.payloads) if plan.clipping.norm.mean else None
+def _result(stage: Stage, backend: Backend, decision: Decision, applied: Applied, finite: Tensor | bool) -> ClipResult:
+    """Return what was done, complete: nothing is left to be worked out or communicated when it is read."""
+    layout, cells, (after, clipped) = stage.layout, decision.cells, applied
+    norm = decision.total
+    if norm is None:
+        norm, clipped_norm = (layout.total(backend, x) for x in (cells, after))
+    else:
+        clipped_norm = norm if after is cells else layout.total(backend, after)
+    if not layout.cells_are_tensors:
+        cells, after = (layout.tensor_norms(backend, x) for x in (cells, after))
     return ClipResult(
-        plan.target.names,
-        decision.limits,
-        decision.factors,
-        clipped,
-        finite,
-        _cells=decision.cells,
-        _cells_after=after,
-        _total=lambda cells: plan.total(cells, sizes),
-        _by_tensor=lambda cells: plan.by_tensor(cells, sizes),
+        names=stage.target.names,
+        norm=norm,
+        clipped_norm=clipped_norm,
+        tensor_norms=cells,
+        clipped_tensor_norms=after,
+        limits=decision.limits,
+        factors=decision.factors,
+        clipped=clipped,
+        finite=finite,
+    )
+
+
+def _from_end_to_end(before: ClipResult, results: list[ClipResult]) -> ClipResult:
+    """Return one result for all stages: what was there before the first, and after the last."""
+    first, last = results[0], results[-1]
+    clipped: Tensor | bool = False
+    for result in results:
+        clipped = clipped | result.clipped
+    return replace(
+        last,
+        factors=last.factors[:0],
+        clipped=clipped,
+        finite=first.finite,
+        nonfinite_names=first.nonfinite_names,
+        norm=before.norm,
+        tensor_norms=before.tensor_norms,
     )

@@ -1,191 +1,128 @@
-"""A method laid out over one set of parameters: where each tensor's norms go, prepared once and used every step."""
+"""A method laid out over one set of parameters: a stage for each clipping of it, prepared once and used every step."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gradclip.backends import torch_eager as backend
-from gradclip.backends.torch_payload import Payload
+from gradclip.chain import Chain
 from gradclip.clipping import Clipping
 from gradclip.errors import TargetError
+from gradclip.nonfinite import Propagate, Skip
 from gradclip.rescales import Hard
-from gradclip.scopes import Global, Partition, PerElement, PerUnit
 from gradclip.thresholds import Constant
-from gradclip.torch.targets import Target
+from gradclip.torch.layout import Layout
+from gradclip.torch.step import State
+from gradclip.torch.strategies import Strategy, strategy_for
+from gradclip.torch.targets import Clippable, Target, resolve
 
-__all__ = ["Plan"]
+__all__ = ["Plan", "Stage", "plan_for"]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A method and the parameters it is for."""
+class Stage:
+    """One clipping and the parameters it is for.
 
-    clipping: Clipping
-    target: Target
+    Raises:
+        TargetError: the method does not fit these parameters.
+    """
 
-    @cached_property
-    def partition(self) -> Partition:
-        """Where each parameter's cells go.
-
-        Raises:
-            TargetError: the method does not fit these parameters.
-        """
-        partition = self.clipping.scope.partition(self.target.entries)
-        threshold = self.clipping.threshold
+    def __init__(self, clipping: Clipping, target: Target) -> None:
+        self.clipping, self.target = clipping, target
+        partition = clipping.scope.partition(target.entries)
+        threshold = clipping.threshold
         if isinstance(threshold, Constant) and isinstance(threshold.value, tuple) and len(threshold.value) != partition.count:
             raise TargetError(
                 f"{len(threshold.value)} thresholds for {partition.count} groups: give one for each, or one for all"
             )
-        return partition
+        self.layout = Layout(partition, target.entries, clipping.norm)
+        self.strategy: Strategy = strategy_for(clipping, self.layout)
+        self.in_one_pass = self.strategy.in_one_pass and isinstance(clipping.nonfinite, Skip)
+        """A NaN or Inf may be found when other gradients have been clipped, since all are dropped then."""
+
+    def init(self) -> State:
+        """Return the threshold's state before the first step, for its names and shapes: on the meta device, without memory."""
+        return self.clipping.threshold.init(torch.zeros(self.layout.count, dtype=torch.float64, device="meta"))
+
+
+class Plan:
+    """A method over parameters: one stage for a ``Clipping``, several in turn for a ``Chain``.
+
+    Raises:
+        TargetError: the method does not fit these parameters.
+    """
+
+    def __init__(self, clipping: Clipping | Chain, target: Target) -> None:
+        self.clipping, self.target = clipping, target
+        self.stages = tuple(Stage(stage, target) for stage in clipping.stages)
+        self.needs_lr = any(stage.clipping.threshold.needs_lr for stage in self.stages)
+
+    def init(self) -> State:
+        """Return the history of all stages before the first step, for its names and shapes."""
+        return self.join([stage.init() for stage in self.stages])
+
+    def split(self, state: State | None) -> list[State]:
+        """Return the history of each stage, under the names that its rule gives."""
+        if len(self.stages) == 1:
+            return [state or {}]
+        prefixes = [f"{i}." for i in range(len(self.stages))]
+        return [{k.removeprefix(p): v for k, v in (state or {}).items() if k.startswith(p)} for p in prefixes]
+
+    def join(self, states: Sequence[State]) -> State:
+        """Return the history of all stages as one, each under the stage's position where there are several."""
+        if len(states) == 1:
+            return states[0]
+        return {f"{i}.{key}": value for i, state in enumerate(states) for key, value in state.items()}
 
     @cached_property
-    def clamps(self) -> bool:
-        """Elements are clamped to an interval known in advance, so that no element needs a norm or a factor of its own."""
-        c = self.clipping
-        return isinstance(c.scope, PerElement) and c.threshold.uniform and isinstance(c.rescale, Hard)
+    def measuring(self) -> Stage | None:
+        """What measures the gradients before the first stage as the last one does; None where the first does so itself."""
+        first, last = self.stages[0].clipping, self.stages[-1].clipping
+        if (first.scope, first.norm) == (last.scope, last.norm):
+            return None
+        return Stage(Clipping(last.scope, last.norm, Constant(math.inf), Hard(), Propagate()), self.target)
 
-    @cached_property
-    def per_tensor(self) -> bool:
-        """Every tensor is multiplied by one number."""
-        return not isinstance(self.clipping.scope, (PerUnit, PerElement))
+    def fits(self, parameters: Sequence[Tensor]) -> bool:
+        """Whether the parameters still have the shapes that they were laid out with."""
+        return list(map(_shape_of, parameters)) == self.target.shapes
 
-    @cached_property
-    def one_number(self) -> bool:
-        """All tensors are clipped together to a limit known in advance: one norm decides, and the host can compare it."""
-        c = self.clipping
-        whole = isinstance(c.scope, Global) and self.partition.complete and bool(self.partition.first)
-        return whole and c.threshold.uniform and isinstance(c.rescale, Hard) and not c.norm.mean
 
-    @cached_property
-    def largest_share(self) -> float:
-        """The largest cell's part of all elements."""
-        p = self.partition
-        sizes = [math.prod(e.shape) for e in self.target.entries] if p.views is None else [v[1] * v[3] for v in p.views]
-        total = sum(math.prod(entry.shape) for entry in self.target.entries)
-        return max(sizes, default=0) / max(total, 1)
+_shape_of = attrgetter("shape")
+_kept: WeakKeyDictionary[nn.Module, tuple[list[int | str], Plan]] = WeakKeyDictionary()
+"""The last plan over each model, and the model's tree at that time."""
 
-    @cached_property
-    def _first(self) -> Tensor:
-        """The block of each cell, and ``count`` for the cells that are left out."""
-        p = self.partition
-        if isinstance(self.clipping.scope, PerUnit):
-            parts = [
-                torch.arange(f, f + n) if f is not None else torch.full((n,), p.count)
-                for f, n in zip(p.first, p.cells, strict=True)
-            ]
-            return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
-        return torch.tensor([p.count if f is None else f for f in p.first], dtype=torch.long)
 
-    @cached_property
-    def _tensor_of(self) -> Tensor:
-        """The tensor each cell belongs to."""
-        return torch.repeat_interleave(
-            torch.arange(len(self.partition.cells)), torch.tensor(self.partition.cells, dtype=torch.long)
-        )
+def plan_for(clipping: Clipping | Chain, target: Clippable, optimizer: torch.optim.Optimizer | None = None) -> Plan:
+    """Lay a method out over what a user passed; the last plan of each model is kept, and used again while it fits.
 
-    @cached_property
-    def _inside(self) -> Tensor:
-        """Which tensors are part of a block."""
-        return torch.tensor([f is not None for f in self.partition.first], dtype=torch.bool)
+    Raises:
+        TypeError: gradients instead of parameters, or something that is neither.
+        TargetError: an exhausted iterator, a parameter the optimizer does not own, or a method that does not fit.
+    """
+    if optimizer is not None or not isinstance(target, nn.Module):
+        return Plan(clipping, resolve(target, optimizer))
+    tree = _tree(target)
+    before, plan = _kept.get(target, (None, None))
+    same = plan is not None and (plan.clipping is clipping or plan.clipping == clipping)
+    if plan is None or not same or before != tree or not plan.fits(plan.target.parameters):
+        plan = Plan(clipping, resolve(target))
+        _kept[target] = tree, plan
+    return plan
 
-    @cached_property
-    def _sent(self) -> dict[tuple[str, torch.device], Tensor]:
-        return {}
 
-    def _on(self, name: str, device: torch.device) -> Tensor:
-        """Return a part of the layout on a device; it is sent there once, since sending waits for the device."""
-        if (name, device) not in self._sent:
-            self._sent[name, device] = getattr(self, name).to(device)
-        return self._sent[name, device]
-
-    def included_cells(self, like: Tensor) -> Tensor:
-        """Which cells (tensors, under the element scope) are part of a block."""
-        return self._on("_inside", like.device)
-
-    def block_norms(self, cells: Tensor, payloads: Sequence[Payload]) -> Tensor:
-        """Return the norm of every block from the norms of the cells (of the elements themselves, under that scope)."""
-        if isinstance(self.clipping.scope, PerElement):
-            kept = [x for x, f in zip(payloads, self.partition.first, strict=True) if f is not None]
-            return backend.elements(kept, cells.device)
-        p = self.partition
-        norms = cells
-        if not p.identity or p.count == 1:
-            index = None if p.complete and p.count == 1 else self._on("_first", cells.device)
-            norms = backend.combine(cells, self.clipping.norm.p, index, p.count + 1)[: p.count]
-        if not self.clipping.norm.mean:
-            return norms
-        sizes = self.sizes(payloads).to(cells.device)
-        totals = torch.zeros(p.count + 1, dtype=cells.dtype, device=cells.device)
-        totals.index_add_(0, self._on("_first", cells.device), sizes)
-        return self._mean(norms, totals[: p.count])
-
-    def largest(self, of_tensors: Tensor) -> Tensor:
-        """Return for every block the largest of a number that each tensor has."""
-        p = self.partition
-        if isinstance(self.clipping.scope, PerElement):
-            included = [numel for numel, first in zip(p.cells, p.first, strict=True) if first is not None]
-            kept = of_tensors[self.included_cells(of_tensors)]
-            return torch.repeat_interleave(kept, torch.tensor(included, device=kept.device))
-        cells = of_tensors if p.views is None else of_tensors[self._on("_tensor_of", of_tensors.device)]
-        return backend.combine(cells, math.inf, self._on("_first", cells.device), p.count + 1)[: p.count]
-
-    def cell_factors(self, factors: Tensor) -> Tensor:
-        """Return the factor of every cell: its block's, or 1 where it is left out."""
-        p = self.partition
-        if p.identity and p.count != 1:
-            return factors
-        if p.complete and p.count == 1:
-            return factors.expand(len(p.first))
-        return torch.cat([factors, factors.new_ones(1)])[self._on("_first", factors.device)]
-
-    def split(self, factors: Tensor) -> list[Tensor]:
-        """Return each tensor's own factors, none where it is left out."""
-        p = self.partition
-        return [factors[0:0] if f is None else factors[f : f + n] for f, n in zip(p.first, p.cells, strict=True)]
-
-    def sizes(self, payloads: Sequence[Payload]) -> Tensor:
-        """Return how many elements each cell has, 0 where there is no gradient."""
-        p = self.partition
-        if p.views is None:
-            counts = [0 if x.values is None else x.shape.numel() for x in payloads]
-            return torch.tensor(counts, dtype=torch.float64)
-        each = [0 if x.values is None else v[1] * v[3] for x, v in zip(payloads, p.views, strict=True)]
-        return torch.tensor(each, dtype=torch.float64)[self._tensor_of]
-
-    def tensor_cells(self, cells: Tensor) -> Tensor:
-        """Return the plain p-norm of each tensor."""
-        if self.partition.views is None:
-            return cells
-        return backend.combine(cells, self.clipping.norm.p, self._on("_tensor_of", cells.device), len(self.partition.cells))
-
-    def by_tensor(self, cells: Tensor, sizes: Tensor | None) -> Tensor:
-        """Return the norm of each tensor, in the method's norm."""
-        norms = self.tensor_cells(cells)
-        if sizes is None:
-            return norms
-        totals = torch.zeros(len(norms), dtype=torch.float64)
-        if self.partition.views is None:
-            totals = sizes
-        else:
-            totals.index_add_(0, self._tensor_of, sizes)
-        return self._mean(norms, totals.to(norms))
-
-    def total(self, cells: Tensor, sizes: Tensor | None) -> Tensor:
-        """Return the norm of all tensors that are not left out, in the method's norm."""
-        if None in self.partition.first:
-            kept = self.included_cells(cells)
-            if self.partition.views is not None:
-                kept = kept[self._on("_tensor_of", cells.device)]
-            cells = cells[kept]
-            sizes = None if sizes is None else sizes[kept.to(sizes.device)]
-        norm = backend.combine(cells, self.clipping.norm.p, None, 1)
-        return (norm if sizes is None else self._mean(norm, sizes.sum().to(norm))).reshape(())
-
-    def _mean(self, norms: Tensor, sizes: Tensor) -> Tensor:
-        return norms / sizes.clamp(min=1) ** (1 / self.clipping.norm.p)
+def _tree(model: nn.Module) -> list[int | str]:
+    """Return the names in a model and the identities of its parameters, in its order: equal as long as nothing has changed."""
+    found: list[int | str] = []
+    todo: list[nn.Module | None] = [model]
+    for module in todo:
+        if module is not None:
+            found += module._parameters
+            found += map(id, module._parameters.values())
+            found += module._modules
+            todo += module._modules.values()
+    return found

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from gradclip.errors import StateError, listed
-from gradclip.torch.deciding import State
+from gradclip.torch.step import State
 
 __all__ = ["pack", "unpack"]
 

@@ -74,6 +74,11 @@ class Skips:
         """A step was not skipped."""
         self.in_a_row = 0
 
+    @property
+    def unsettled(self) -> bool:
+        """Whether :meth:`settle` or :meth:`raise_overdue` has anything to do."""
+        return self._late is not None or bool(self._overdue)
+
     def settle(self) -> None:
         """Take in what the last step was; what there is to raise waits for :meth:`raise_overdue`."""
         late, self._late = self._late, None

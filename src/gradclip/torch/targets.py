@@ -33,6 +33,11 @@ class Target:
         """The name of each parameter."""
         return tuple(entry.name for entry in self.entries)
 
+    @cached_property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """The shape of each parameter when it was laid out."""
+        return [entry.shape for entry in self.entries]
+
 
 def resolve(target: Clippable, optimizer: torch.optim.Optimizer | None = None) -> Target:
     """Find the parameters in what a user passed; one that appears twice (tied weights) counts once.

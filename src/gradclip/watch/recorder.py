@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradclip.backends.torch_norms import carrier
+from gradclip.backends import norm_dtype
 from gradclip.runs.schema import ABSENT, Event, StepRow
 from gradclip.runs.writer import RunWriter
 from gradclip.watch.stream import Stream
@@ -209,7 +209,7 @@ def _on_host(tensors: Sequence[Tensor], device: torch.device) -> list[Floats]:
     """Return the vectors of one device as arrays; what is on the host is not copied."""
     if device.type == "cpu":
         return [t.double().numpy() for t in tensors]
-    joined = torch.cat([t.to(carrier(device)) for t in tensors]).cpu().double().numpy()
+    joined = torch.cat([t.to(norm_dtype(device)) for t in tensors]).cpu().double().numpy()
     ends = list(accumulate(t.numel() for t in tensors))
     return [joined[begin:end] for begin, end in pairwise([0, *ends])]
 

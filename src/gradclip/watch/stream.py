@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from gradclip.backends.torch_norms import carrier, norms_of
-from gradclip.backends.torch_payload import payload_of
+from gradclip.backends import norms_of_each, values_of
 from gradclip.runs.schema import ABSENT, TensorInfo
 from gradclip.watch.names import names_for
 
@@ -170,11 +169,10 @@ def grad_norms(parameters: Sequence[Tensor | None]) -> Tensor:
 
 def _norms(tensors: Sequence[Tensor | None]) -> Tensor:
     present = [t if type(t) is Tensor and t.layout is torch.strided else _values(t) for t in tensors if t is not None]
-    device = present[0].device if present else torch.device("cpu")
-    norms = norms_of(present, 2.0, device)
+    norms = norms_of_each(present, 2.0)
     if len(present) == len(tensors):
         return norms
-    all_norms = torch.full((len(tensors),), ABSENT, dtype=carrier(device), device=device)
+    all_norms = norms.new_full((len(tensors),), ABSENT)
     all_norms[[i for i, t in enumerate(tensors) if t is not None]] = norms
     return all_norms
 
@@ -183,6 +181,4 @@ def _values(tensor: Tensor) -> Tensor:
     """What is measured of a gradient that is no plain tensor; nothing is put in its place."""
     if hasattr(tensor, "to_local"):  # a sharded tensor: this rank's part, said in the report
         tensor = tensor.to_local()
-    values = payload_of(tensor, tensor.shape, "")[0].values
-    assert values is not None
-    return values
+    return values_of(tensor)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from gradclip.backends.torch_norms import carrier
+from gradclip.backends.torch_norms import norm_dtype
 from gradclip.thresholds import Threshold
 from gradclip.torch.deciding import State
 
@@ -66,7 +66,7 @@ class Histories:
 
     def _start(self, i: int) -> State:
         device = self._devices[i]
-        return self._threshold.init(torch.zeros(self._sizes[i], dtype=carrier(device), device=device))
+        return self._threshold.init(torch.zeros(self._sizes[i], dtype=norm_dtype(device), device=device))
 
     def _join(self, key: str, axis: int | None, states: Sequence[State]) -> Tensor:
         first = states[0][key]

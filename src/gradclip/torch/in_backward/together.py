@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gradclip._arrays import Array
-from gradclip.backends.torch_norms import carrier
+from gradclip.backends.torch_norms import norm_dtype
 from gradclip.backends.torch_payload import Payload
 from gradclip.clipping import Clipping
 from gradclip.errors import TargetError
@@ -52,7 +52,7 @@ class Together(OneByOne):
         self._plan, self._rates, self._approximate = plan, rates, approximate
         self._plans = [one_tensor(plan, i, self._share(i)) for i in range(len(plan.target.parameters))]
         device = next((p.device for p in plan.target.parameters), torch.device("cpu"))
-        self._last = torch.zeros(len(self._plans), dtype=carrier(device), device=device)
+        self._last = torch.zeros(len(self._plans), dtype=norm_dtype(device), device=device)
         """The norms of the last step, which stand for the gradients that have not appeared yet."""
         self._now, self._seen = self._last.clone(), self._last > 0
         self._weights: Tensor | None = None

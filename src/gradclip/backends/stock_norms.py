@@ -1,25 +1,19 @@
-"""Measure PyTorch tensors: p-norms carried in float64, safe from overflow, whatever the tensors' dtype.
+"""Measure tensors with stock operations: p-norms carried in float64, safe from overflow, whatever the tensors' dtype.
 
-Plain tensors are measured by the compiled kernel on the CPU, and by the Triton kernels on a GPU, where there are such.
-Everything else on the CPU sums squares in float32 over rows of 256 elements and carries the row norms in float64: one read of
-the bytes, relative error near 1e-8. Where float32 squares overflow or vanish (elements beyond 1e19 or below 1e-19), the tensor
-is measured again in float64, and float64 itself is scaled by its largest element first.
+On the CPU squares are summed in float32 over rows of 256 elements, and the row norms carried in float64: one read of the bytes,
+relative error near 1e-8. Where float32 squares overflow or vanish (elements beyond 1e19 or below 1e-19), the tensor is measured
+again in float64, and float64 itself is scaled by its largest element first.
 """
 
 from __future__ import annotations
 
 import math
-from array import array
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from gradclip.backends import kernel, torch_triton
-from gradclip.backends.kernel import Table
-from gradclip.backends.torch_triton import DeviceTable
-
-__all__ = ["carrier", "joined", "norm_of", "norms_of", "unit_norms", "vector"]
+__all__ = ["norm_dtype", "norm_of", "norms_of", "unit_norms"]
 
 _ROW = 256
 """Elements summed in the tensor's own precision before float64 takes over."""
@@ -31,77 +25,31 @@ _TINY_SQUARES = 1e-26
 """Below this sum, squares of float32 elements may have vanished."""
 
 
-def carrier(device: torch.device) -> torch.dtype:
+def norm_dtype(device: torch.device) -> torch.dtype:
     """Return the dtype that norms are kept in: float64, except where the device has none."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def norms_of(
-    tensors: Sequence[Tensor | None], p: float, device: torch.device, table: Table | DeviceTable | None = None
-) -> Tensor:
-    """Return the p-norm of each tensor as one vector on ``device``; a NaN or Inf element makes its norm non-finite.
+def norms_of(tensors: Sequence[Tensor | None], p: float, device: torch.device, on_host: bool) -> Tensor:
+    """Return the p-norm of each tensor as one vector on ``device``; None measures 0.
 
-    None measures 0. ``table`` is a kernel's view of the tensors, where somebody has it already.
+    Args:
+        tensors: of any devices.
+        p: any p > 0.
+        device: where the norms come together.
+        on_host: the host may look at numbers on the way.
     """
-    if table is None:
-        table = torch_triton.describe(tensors, p=p)
-    if isinstance(table, DeviceTable):
-        if kernel.takes(p):
-            return _norms_on_device(tensors, p, table).to(device)
-        table = None
-    if kernel.takes(p) and device.type == "cpu":
-        table = table or kernel.describe(tensors)
-        if table is not None:
-            norms = table.norms(p)
-            for i in table.left_out:
-                norms[i] = _host_norm(tensors[i], p)
-            return vector(norms)
-    kept = carrier(device)
-    if all(t is None or t.device.type == "cpu" for t in tensors):
+    kept = norm_dtype(device)
+    if on_host and all(t is None or t.device.type == "cpu" for t in tensors):
         return torch.tensor([_host_norm(t, p) for t in tensors], dtype=kept, device=device)
     zero = torch.zeros((), dtype=kept, device=device)
     each = [zero if t is None else norm_of(t, p).to(device=device, dtype=kept) for t in tensors]
     return torch.stack(each) if each else torch.zeros(0, dtype=kept, device=device)
 
 
-def _norms_on_device(tensors: Sequence[Tensor | None], p: float, table: DeviceTable) -> Tensor:
-    norms = table.norms(p)
-    for i in table.left_out:
-        tensor = tensors[i]
-        if tensor is not None:
-            norms[i] = norm_of(tensor, p)
-    return norms
-
-
-def vector(numbers: array[float]) -> Tensor:
-    """Return numbers of the host as a float64 tensor that shares their memory: the cheapest way to make one.
-
-    >>> vector(array("d", [1.0, 2.0]))
-    tensor([1., 2.], dtype=torch.float64)
-    """
-    return torch.frombuffer(numbers, dtype=torch.float64) if numbers else torch.zeros(0, dtype=torch.float64)
-
-
-def joined(norms: Sequence[float], p: float) -> float:
-    """Return the p-norm of several norms that the host knows; NaN where any is NaN, and no overflow on the way.
-
-    >>> joined([3.0, 4.0], 2), joined([3.0, 4.0], math.inf), joined([3e200, 0.0], 2)
-    (5.0, 4.0, 3e+200)
-    """
-    total = sum(norms)
-    if math.isnan(total) or p == 1 or not norms:
-        return total
-    if p == 2:
-        return math.hypot(*norms)
-    largest = max(norms)
-    if math.isinf(p) or largest == 0 or math.isinf(largest):
-        return largest
-    return largest * math.fsum((n / largest) ** p for n in norms) ** (1 / p)
-
-
 def norm_of(x: Tensor, p: float) -> Tensor:
     """Return the p-norm of one tensor on its own device, without asking the host."""
-    kept = carrier(x.device)
+    kept = norm_dtype(x.device)
     if x.numel() == 0:
         return torch.zeros((), dtype=kept, device=x.device)
     if math.isinf(p):
@@ -113,7 +61,7 @@ def norm_of(x: Tensor, p: float) -> Tensor:
 
 def unit_norms(x: Tensor, p: float, view: tuple[int, int, int, int]) -> Tensor:
     """Return the p-norm of every output unit of one tensor, as a vector; ``view`` is ``Entry.unit_view``."""
-    kept = carrier(x.device)
+    kept = norm_dtype(x.device)
     if x.numel() == 0:
         return torch.zeros(view[0] * view[2], dtype=kept, device=x.device)
     units = x.reshape(view)

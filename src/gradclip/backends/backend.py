@@ -1,0 +1,144 @@
+"""The seam: one list of tensors, and the few things that are done to it.
+
+A backend is a value that is chosen once a step (``choose.py``) and lives for that step. Above it are vectors of norms, limits
+and factors, and nobody asks what kind of tensors there are or where they lie; below it nobody knows a method or a policy.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gradclip.backends import elements, stock_norms
+from gradclip.backends.combine import combine
+
+__all__ = ["Backend", "Factors", "SparseEntries", "Units"]
+
+Factors = Tensor | Sequence[float] | float
+"""One number a cell, on the backend's device or known to the host; or one for all."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """How every tensor is cut into output units: ``views[i]`` is tensor i's shape (groups, before, units, after)."""
+
+    views: tuple[tuple[int, int, int, int], ...]
+    counts: tuple[int, ...]
+    """How many units each tensor has."""
+
+    @cached_property
+    def all_contiguous(self) -> bool:
+        """The units of every tensor are runs of its elements, one after another."""
+        return all(view[1] == 1 for view in self.views)
+
+    def of(self, positions: Sequence[int]) -> Units:
+        """Return the units of some of the tensors."""
+        return Units(tuple(self.views[i] for i in positions), tuple(self.counts[i] for i in positions))
+
+
+class SparseEntries(NamedTuple):
+    """Where the stored values of a sparse tensor belong."""
+
+    indices: Tensor
+    shape: torch.Size
+
+
+class Backend(ABC):
+    """The tensors of one step as one kind of code sees them.
+
+    A *cell* is what is measured by itself: a tensor, or one output unit of it where there are ``units``. A tensor that is not
+    there (None) has cells that measure 0. Only ``norms``, ``scale`` and ``clamp`` have to be written for a new backend; the
+    rest can be left as it is here.
+
+    Args:
+        tensors: plain strided tensors, or the stored values of sparse ones.
+        device: where norms, limits and factors are.
+        units: how tensors are cut into output units; None where a cell is a tensor.
+        sparse: for the tensors that are values of a sparse one, by position.
+    """
+
+    on_host = False
+    """Norms are in the host's memory, so that looking at one waits for nothing."""
+
+    def __init__(
+        self,
+        tensors: Sequence[Tensor | None],
+        device: torch.device,
+        units: Units | None = None,
+        sparse: Mapping[int, SparseEntries] | None = None,
+    ) -> None:
+        self.tensors, self.device, self.units, self.sparse = tensors, device, units, sparse or {}
+
+    @abstractmethod
+    def norms(self, p: float) -> Tensor:
+        """Return the p-norm of every cell as a float64 vector on ``device``; a NaN or Inf element makes it non-finite."""
+
+    @abstractmethod
+    def scale(self, factors: Factors, changed: Sequence[bool] | None = None) -> None:
+        """Multiply every cell by its factor, in place; what has factor 1 keeps its bits.
+
+        Args:
+            factors: one a cell.
+            changed: the tensors that have any factor other than 1, where somebody knows.
+        """
+
+    @abstractmethod
+    def clamp(self, low: float, high: float, which: Sequence[bool] | None = None) -> None:
+        """Clamp every element of these tensors (by default all) to [low, high], in place; a complex element keeps its angle."""
+
+    def limit(self, limits: Tensor | float, p: float) -> tuple[Tensor, bool] | None:
+        """Bring every cell down to its limit as soon as it is measured.
+
+        Returns:
+            The norms before, and whether any was above its limit; None, and nothing is done, where this cannot be.
+        """
+        return None
+
+    def clamp_and_measure(self, low: float, high: float) -> tuple[Tensor, bool] | None:
+        """Clamp every element to [low, high]; return the largest size in each tensor before, and whether any was outside."""
+        return None
+
+    def total(self, norms: Tensor, p: float) -> Tensor:
+        """Return the norm of all cells together, 0-dim, from their norms."""
+        return combine(norms, p, None, 1).reshape(())
+
+    def conclude(self, norms: Tensor, p: float, limit: float, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the norm of all cells, PyTorch's ``min(1, limit / (norm + 1e-6))``, and the norm in another dtype."""
+        total = self.total(norms, p)
+        return total, torch.clamp(limit / (total + 1e-6), max=1.0), total.to(dtype)
+
+    def clamp_each(self, limits: Tensor | Sequence[float]) -> None:
+        """Clamp the elements of each tensor to its own limit, in place; inf leaves a tensor alone."""
+        elements.clamp_each(self.tensors, limits)
+
+    def outside(self, low: float, high: float, which: Sequence[bool]) -> Tensor:
+        """Return whether any element of these tensors lies outside [low, high], as a 0-dim tensor on ``device``."""
+        chosen = [t for t, w in zip(self.tensors, which, strict=True) if w and t is not None]
+        return elements.outside(chosen, low, high, self.device)
+
+    def sizes_of_elements(self, which: Sequence[bool]) -> Tensor:
+        """Return the absolute value of every element of these tensors as one vector on ``device``."""
+        dense = [elements.dense(self, i) for i, w in enumerate(which) if w]
+        kept = stock_norms.norm_dtype(self.device)
+        sizes = [t.abs().flatten().to(device=self.device, dtype=kept) for t in dense]
+        return torch.cat(sizes) if sizes else torch.zeros(0, dtype=kept, device=self.device)
+
+    def scale_elements(self, factors: Sequence[Tensor | None]) -> None:
+        """Multiply each element by its own factor, in place; one flat vector for each tensor, None to leave it alone."""
+        elements.scale_elements(self, factors)
+
+    def nonfinite(self) -> list[bool]:
+        """Return which tensors hold a NaN or an Inf; reads the device."""
+        return [t is not None and not bool(t.isfinite().all()) for t in self.tensors]
+
+    def zero_nonfinite(self, which: Sequence[bool]) -> None:
+        """Set the NaN and Inf elements of these tensors to 0."""
+        for tensor, chosen in zip(self.tensors, which, strict=True):
+            if chosen and tensor is not None:
+                tensor.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)

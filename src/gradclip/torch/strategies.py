@@ -1,0 +1,326 @@
+"""How a method is carried out: one strategy for each way to change gradients, chosen when the method is laid out.
+
+A strategy decides (measures, asks the threshold and the rescale), says what the host has to know to act (``question``), and
+acts. Gradients change here and in ``dropin.py``, nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from array import array
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gradclip.backends import Backend, choose, combined_on_host, take_all, vector
+from gradclip.clipping import Clipping
+from gradclip.errors import TargetError
+from gradclip.thresholds import Context
+from gradclip.torch.layout import Layout
+from gradclip.torch.step import Applied, Decision, StepInputs
+
+__all__ = ["Strategy", "strategy_for"]
+
+
+_ONE = (1.0).__eq__
+
+
+class Strategy(ABC):
+    """One way to change gradients.
+
+    Args:
+        clipping: the method.
+        layout: its blocks over the parameters.
+    """
+
+    def __init__(self, clipping: Clipping, layout: Layout) -> None:
+        self.clipping, self.layout = clipping, layout
+        self.threshold, self.rescale, self.p = clipping.threshold, clipping.rescale, clipping.norm.p
+        self.in_one_pass = False
+        """The limits are known before anything is measured, so that ``at_once`` is worth trying."""
+
+    def at_once(self, backend: Backend, step: StepInputs) -> tuple[Decision, Applied] | None:
+        """Measure and change in one pass; None, and nothing is changed, where the backend takes two.
+
+        A NaN or Inf is found on the way, when other blocks have been clipped already: for policies that do not mind.
+        """
+        return None
+
+    def decide(self, backend: Backend, step: StepInputs) -> Decision:
+        """Measure, and ask the threshold and the rescale.
+
+        Raises:
+            TargetError: the threshold needs weights or a learning rate that were not given.
+        """
+        cells = backend.norms(self.p)
+        norms = self._block_norms(backend, cells)
+        state = step.state or (self.threshold.init(norms) if self.threshold.stateful else {})
+        limits, state = self.threshold.limits(norms, state, self._context(backend, step))
+        total = norms.reshape(()) if self.layout.one_block else None
+        return Decision(cells, self.rescale.factors(norms, limits, step.number), limits, state, total)
+
+    @abstractmethod
+    def question(self, decision: Decision) -> Tensor:
+        """Return what the host has to know to act: a vector, read together with whether all is finite."""
+
+    @abstractmethod
+    def act(self, backend: Backend, decision: Decision, answer: Sequence[float] | None, step: StepInputs) -> Applied:
+        """Change the gradients in place.
+
+        Args:
+            backend: the gradients.
+            decision: what is to be done.
+            answer: what the host was told, so that what needs no change is not touched; None to do everything without asking.
+            step: the same as ``decide`` had.
+        """
+
+    def carried(self, factors: Tensor | Sequence[float], finite: Tensor | None, step: StepInputs) -> bool:
+        """Hand one factor that all gradients share to somebody who multiplies by it anyway; False where there is nobody.
+
+        Args:
+            factors: of the blocks.
+            finite: whether every gradient is, where that has not been asked: the step is to be dropped if not.
+            step: knows who.
+        """
+        return False
+
+    def dropped(self, answer: Sequence[float]) -> list[int]:
+        """Return the gradients that are to be None: of zeros an optimizer that has momentum would still be moved."""
+        return []
+
+    def _block_norms(self, backend: Backend, cells: Tensor) -> Tensor:
+        return self.layout.block_norms(backend, cells)
+
+    def _context(self, backend: Backend, step: StepInputs) -> Context:
+        """What a rule may know besides the norms, of the parameters that have a gradient."""
+        weights = lrs = None
+        if self.threshold.needs_weights:
+            if step.weights is None:
+                raise TargetError(f"{self.clipping} needs the weights: pass parameters, or the weights with params=...")
+            weights = self._weight_norms(backend, step.weights)
+        if self.threshold.needs_lr:
+            if step.lrs is None:
+                raise TargetError(f"{self.clipping} needs the learning rate: use gradclip.attach(optimizer, ...)")
+            lrs = self._learning_rates(backend, step.lrs)
+        return Context(step.number, weights, lrs)
+
+    def _weight_norms(self, backend: Backend, weights: Sequence[Tensor]) -> Tensor:
+        own = [None if t is None else w.detach() for w, t in zip(weights, backend.tensors, strict=True)]
+        measured = take_all(own, self.layout.units) or choose(own, self.layout.units)
+        return self._block_norms(measured, measured.norms(self.p)).to(backend.device)
+
+    def _learning_rates(self, backend: Backend, lrs: Sequence[float]) -> Tensor:
+        moving = [0.0 if t is None else lr for lr, t in zip(lrs, backend.tensors, strict=True)]
+        return self.layout.largest(torch.tensor(moving, dtype=torch.float64, device=backend.device))
+
+
+class ScaleTensors(Strategy):
+    """Multiply every tensor by one number."""
+
+    def __init__(self, clipping: Clipping, layout: Layout) -> None:
+        super().__init__(clipping, layout)
+        blocks_are_cells = layout.partition.identity and layout.count > 1
+        self.in_one_pass = blocks_are_cells and self.threshold.blind and self.rescale.caps
+
+    def at_once(self, backend: Backend, step: StepInputs) -> tuple[Decision, Applied] | None:
+        """See :class:`Strategy`: blocks that are cells, each brought to its own limit."""
+        if not backend.on_host or self.layout.largest_share * torch.get_num_threads() > 1:  # a cell is one thread's work
+            return None
+        zeros = torch.zeros(self.layout.count, dtype=torch.float64)
+        limits, state = self.threshold.limits(zeros, {}, self._context(backend, step))
+        found = backend.limit(self.layout.cell_limits(limits), self.p)
+        if found is None:
+            return None
+        cells, clipped = found
+        norms = self.layout.block_norms(backend, cells)
+        factors = self.rescale.factors(norms, limits, step.number)
+        return Decision(cells, factors, limits, state), (cells * factors if clipped else cells, clipped)
+
+    def question(self, decision: Decision) -> Tensor:
+        """See :class:`Strategy`: the factors."""
+        return decision.factors
+
+    def act(self, backend: Backend, decision: Decision, answer: Sequence[float] | None, step: StepInputs) -> Applied:
+        """See :class:`Strategy`."""
+        if answer is None:
+            factors = self.layout.cell_factors(decision.factors)
+            if not self.carried(decision.factors, None, step):
+                backend.scale(factors)
+            return decision.cells * factors, (decision.factors != 1).any()
+        if all(map(_ONE, answer)):
+            return decision.cells, False
+        if not self.carried(answer, None, step):
+            backend.scale(answer[0] if self.layout.one_block else self.layout.tensor_factors(answer))
+        return decision.cells * self.layout.cell_factors(decision.factors), True
+
+    def dropped(self, answer: Sequence[float]) -> list[int]:
+        """See :class:`Strategy`."""
+        if not self.rescale.drops:
+            return []
+        return [i for i, block in enumerate(self.layout.first) if block is not None and answer[block] == 0]
+
+
+class ScaleTogether(ScaleTensors):
+    """Multiply all tensors by the same number, which a fused optimizer may do in its own pass."""
+
+    def __init__(self, clipping: Clipping, layout: Layout) -> None:
+        super().__init__(clipping, layout)
+        self._host_decides = self.threshold.uniform and self.rescale.caps and not clipping.norm.mean and bool(layout.first)
+
+    def decide(self, backend: Backend, step: StepInputs) -> Decision:
+        """See :class:`Strategy`; with Python numbers, where the limit is known in advance, it is much quicker."""
+        if not (self._host_decides and backend.on_host):
+            return super().decide(backend, step)
+        cells = backend.norms(self.p)
+        norm = combined_on_host(cells.tolist(), self.p)
+        if not math.isfinite(norm):
+            return super().decide(backend, step)
+        limit, state = self.threshold.limits(cells, step.state or {}, Context(step.number))
+        factor = 1.0 if norm <= limit else float(limit / norm)  # and 1 where the limit is inf
+        both = vector(array("d", (norm, factor)))
+        return Decision(cells, both[1:], limit, state, both[0], answer=(factor,))
+
+    def carried(self, factors: Tensor | Sequence[float], finite: Tensor | None, step: StepInputs) -> bool:
+        """See :class:`Strategy`."""
+        return step.carry is not None and not self.rescale.drops and step.carry(factors[0], finite)
+
+
+class ScaleUnits(ScaleTensors):
+    """Multiply every output unit by one number."""
+
+    def question(self, decision: Decision) -> Tensor:
+        """See :class:`Strategy`: which tensors have a factor other than 1."""
+        return _any_changed(_own_factors(decision.factors, self.layout), decision.factors)
+
+    def act(self, backend: Backend, decision: Decision, answer: Sequence[float] | None, step: StepInputs) -> Applied:
+        """See :class:`Strategy`."""
+        changed = [True] * len(backend.tensors) if answer is None else list(map(bool, answer))
+        if not any(changed):
+            return decision.cells, False
+        factors = self.layout.cell_factors(decision.factors)
+        backend.scale(factors, changed)
+        return decision.cells * factors, True
+
+    def dropped(self, answer: Sequence[float]) -> list[int]:
+        """See :class:`Strategy`: a unit of zeros is no gradient that could be None."""
+        return []
+
+
+class ScaleElements(Strategy):
+    """Multiply every element by its own number, by limits that differ or a rescale that is no clamp."""
+
+    def question(self, decision: Decision) -> Tensor:
+        """See :class:`Strategy`: which tensors have a factor other than 1."""
+        return _any_changed(_own_factors(decision.factors, self.layout), decision.factors)
+
+    def act(self, backend: Backend, decision: Decision, answer: Sequence[float] | None, step: StepInputs) -> Applied:
+        """See :class:`Strategy`."""
+        changed = [True] * len(backend.tensors) if answer is None else list(map(bool, answer))
+        if not any(changed):
+            return decision.cells, False
+        own = _own_factors(decision.factors, self.layout)
+        backend.scale_elements([f if c else None for f, c in zip(own, changed, strict=True)])
+        return backend.norms(self.p), True
+
+    def _block_norms(self, backend: Backend, cells: Tensor) -> Tensor:
+        return backend.sizes_of_elements(self.layout.included)
+
+    def _learning_rates(self, backend: Backend, lrs: Sequence[float]) -> Tensor:
+        moving = [0.0 if t is None else lr for lr, t in zip(lrs, backend.tensors, strict=True)]
+        pairs = zip(moving, self.layout.partition.cells, self.layout.included, strict=True)
+        kept = [(lr, count) for lr, count, inside in pairs if inside]
+        each, counts = (torch.tensor([pair[i] for pair in kept], device=backend.device) for i in (0, 1))
+        return torch.repeat_interleave(each.double(), counts.long())
+
+
+class ClampElements(Strategy):
+    """Clamp every element to an interval known in advance, so that none needs a norm or a factor of its own."""
+
+    def __init__(self, clipping: Clipping, layout: Layout) -> None:
+        super().__init__(clipping, layout)
+        self.in_one_pass = layout.complete
+
+    def at_once(self, backend: Backend, step: StepInputs) -> tuple[Decision, Applied] | None:
+        """See :class:`Strategy`."""
+        low, high, state = self.threshold.bounds(torch.empty(0), step.state or {}, Context(step.number))
+        if low != -high:
+            return None
+        found = backend.clamp_and_measure(float(low), float(high))
+        if found is None:
+            return None
+        cells, clipped = found
+        return Decision(cells, cells.new_zeros(0), high, state), (cells.clamp(max=high) if clipped else cells, clipped)
+
+    def decide(self, backend: Backend, step: StepInputs) -> Decision:
+        """See :class:`Strategy`."""
+        cells = backend.norms(self.p)
+        low, high, state = self.threshold.bounds(cells, step.state or {}, Context(step.number))
+        return Decision(cells, cells.new_zeros(0), high, state, bounds=(float(low), float(high)))
+
+    def question(self, decision: Decision) -> Tensor:
+        """See :class:`Strategy`: the largest size in each tensor."""
+        return decision.cells
+
+    def act(self, backend: Backend, decision: Decision, answer: Sequence[float] | None, step: StepInputs) -> Applied:
+        """See :class:`Strategy`."""
+        assert decision.bounds is not None
+        low, high = decision.bounds
+        over, safe = self.layout.included, min(-low, high)
+        if answer is not None:
+            over = [inside and not norm <= safe for inside, norm in zip(over, answer, strict=True)]
+        clipped: Tensor | bool = any(over)
+        if answer is None or -low != high:
+            clipped = backend.outside(low, high, over)
+        if any(over):
+            backend.clamp(low, high, over)
+        if -low != high:
+            return backend.norms(self.p), clipped
+        inside = self.layout.included_tensors(decision.cells)
+        return torch.where(inside, decision.cells.clamp(max=high), decision.cells), clipped
+
+
+class ClampTensors(Strategy):
+    """Clamp the elements of every tensor to the limit of its block."""
+
+    def question(self, decision: Decision) -> Tensor:
+        """See :class:`Strategy`: the limits that bind, inf for the others."""
+        return torch.where(decision.factors < 1, decision.limits + torch.zeros_like(decision.factors), math.inf)
+
+    def act(self, backend: Backend, decision: Decision, answer: Sequence[float] | None, step: StepInputs) -> Applied:
+        """See :class:`Strategy`."""
+        inside = self.layout.included_tensors(decision.cells)
+        limits = torch.where(inside, self.layout.cell_factors(self.question(decision)), math.inf)
+        after = torch.minimum(decision.cells, limits)
+        if answer is None:
+            backend.clamp_each(limits)
+            return after, (limits < math.inf).any()
+        own = [math.inf if block is None else answer[block] for block in self.layout.first]
+        backend.clamp_each(own)
+        return after, min(own, default=math.inf) < math.inf
+
+
+def strategy_for(clipping: Clipping, layout: Layout) -> Strategy:
+    """Return the way in which a method is carried out."""
+    scope, rescale = clipping.scope, clipping.rescale
+    if scope.by_element:
+        known = clipping.threshold.uniform and rescale.caps
+        return ClampElements(clipping, layout) if known else ScaleElements(clipping, layout)
+    if layout.units is not None:
+        return ScaleUnits(clipping, layout)
+    if rescale.elementwise:
+        return ClampTensors(clipping, layout)
+    return ScaleTogether(clipping, layout) if layout.one_block else ScaleTensors(clipping, layout)
+
+
+def _own_factors(factors: Tensor, layout: Layout) -> list[Tensor | None]:
+    """Return each tensor's own factors, None where it is left out."""
+    cells = layout.partition.cells
+    return [None if first is None else factors[first : first + n] for first, n in zip(layout.first, cells, strict=True)]
+
+
+def _any_changed(own: Sequence[Tensor | None], like: Tensor) -> Tensor:
+    """Return for each tensor whether any of its factors is not 1."""
+    changed = [like.new_zeros(1) if f is None else (f != 1).any().reshape(1).to(like) for f in own]
+    return torch.cat([like[:0], *changed])
