@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Table", "describe", "enabled", "takes"]
+__all__ = ["Table", "describe", "enabled", "reshaped", "takes"]
 
 _kernel: Any = None
 if os.environ.get("GRADCLIP_KERNEL", "1") != "0":
@@ -33,9 +33,23 @@ if os.environ.get("GRADCLIP_KERNEL", "1") != "0":
 
 _borrowed = _kernel is not None and _kernel.borrow()
 """Whether the kernel shares work with the threads of PyTorch's OpenMP runtime."""
-_API = getattr(Tensor, "__dlpack_c_exchange_api__", None)
-"""DLPack's C functions, by which the kernel reads what a tensor is made of (PyTorch 2.10 and later)."""
 _TYPES = (Tensor, nn.Parameter)
+
+
+def _exchange_api() -> Any:
+    """DLPack's C functions, where there are any (PyTorch 2.10 and later) of a version that the kernel knows."""
+    api = getattr(Tensor, "__dlpack_c_exchange_api__", None)
+    if _kernel is None:
+        return api
+    try:
+        _kernel.describe([], None, _TYPES, api)
+    except (TypeError, ValueError):
+        return None
+    return api
+
+
+_API = _exchange_api()
+"""By which the kernel reads what a tensor is made of."""
 _KINDS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 _ALONE = 1 << 22
 """Up to this many bytes one thread is quicker than waking another."""
@@ -49,7 +63,8 @@ class Table(NamedTuple):
 
     tensors: Sequence[Tensor | None]
     """What the pieces point into; kept alive here."""
-    pieces: bytes
+    pieces: Any
+    """What the kernel alone can read, so that it works on no memory but theirs."""
     slots: int
     cells: int
     bytes: int
@@ -124,12 +139,24 @@ def describe(tensors: Sequence[Tensor | None], cells: Sequence[int] | None = Non
     Args:
         tensors: None has cells that measure 0.
         cells: into how many runs of equal length each tensor is cut; by default each is one cell.
+
+    Raises:
+        ValueError: a tensor that cannot be cut into so many.
     """
     if _kernel is None or torch.compiler.is_compiling():
         return None
     tensors = list(tensors)
     items = tensors if _API is not None else [_facts(t) for t in tensors]
     return Table(tensors, *_kernel.describe(items, None if cells is None else tuple(cells), _TYPES, _API))
+
+
+def reshaped(tensors: Sequence[Tensor | None], shapes: Sequence[tuple[int, ...]]) -> list[int]:
+    """Return which tensors do not have these shapes; quick enough to ask at every step. None has any shape."""
+    tensors, shapes = list(tensors), tuple(shapes)
+    suspects: Sequence[int] = range(len(tensors))
+    if _kernel is not None and _API is not None and not torch.compiler.is_compiling():
+        suspects = _kernel.reshaped(tensors, shapes, _TYPES, _API)  # and those that it cannot read
+    return [i for i in suspects if (t := tensors[i]) is not None and tuple(t.shape) != shapes[i]]
 
 
 def _facts(tensor: Tensor | None) -> tuple[int, int, int] | bool | None:
