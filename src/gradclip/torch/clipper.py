@@ -93,11 +93,14 @@ class Clipper:
                 care of that, and the gradients are left as they are (:class:`~gradclip.torch.fused.FusedScale`).
 
         Raises:
+            TargetError: a gradient whose shape is not its parameter's; nothing is changed.
+            StateError: a parameter has another shape than the history was learnt with; nothing is changed.
             NonFiniteGradientError: under ``Raise``, or after ``patience`` skipped steps in a row; nothing is changed. (Where an
                 optimizer on an accelerator drops the step itself, the host learns of it at the next one.)
         """
         self._skips.settle()
         self._skips.raise_overdue()
+        self._stages = self._stages.up_to_date(self._history)
         parameters = self._stages.target.parameters
 
         def grads() -> list[Tensor | None]:

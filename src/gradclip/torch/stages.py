@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gradclip.chain import Chain
 from gradclip.clipping import Clipping
+from gradclip.errors import StateError
 from gradclip.nonfinite import Propagate
 from gradclip.rescales import Hard
 from gradclip.result import ClipResult
@@ -59,6 +60,26 @@ class Stages:
         for plan in self.plans:
             _ = plan.partition
 
+    def up_to_date(self, history: State) -> Stages:
+        """Return the stages laid out over the shapes that the parameters have now: these, unless one was given new ``.data``.
+
+        Raises:
+            StateError: the history is of blocks that are no more.
+            TargetError: the method does not fit the new shapes.
+        """
+        target = self.target.up_to_date()
+        if target is self.target:
+            return self
+        anew = Stages.over(self.clipping, target)
+        anew.check()
+        pairs = zip(self.plans, anew.plans, strict=True)
+        if history and any(old.clipping.threshold.stateful and not _same_blocks(old, new) for old, new in pairs):
+            raise StateError(
+                f"{self.clipping} has a history of blocks that are no more, since a parameter was given another shape: make a "
+                "new Clipper, or detach() and attach() again, to begin a new history"
+            )
+        return anew
+
     def init(self) -> State:
         """Return the history before the first step, for its names and shapes: on the meta device, where it takes no memory."""
         states = [
@@ -100,6 +121,11 @@ class Stages:
         return Plan(Clipping(last.scope, last.norm, Constant(math.inf), Hard(), Propagate()), self.target)
 
 
+def _same_blocks(old: Plan, new: Plan) -> bool:
+    """Whether what was learnt of the old blocks holds for the new."""
+    return (old.partition.first, old.partition.cells) == (new.partition.first, new.partition.cells)
+
+
 _kept: WeakKeyDictionary[nn.Module, tuple[list[int | str], Stages]] = WeakKeyDictionary()
 """The last layout over each model, and the model's tree at that time."""
 
@@ -115,7 +141,7 @@ def stages_for(clipping: Clipping | Chain, target: Clippable, optimizer: torch.o
         return Stages.over(clipping, resolve(target, optimizer))
     tree = _tree(target)
     before, stages = _kept.get(target, (None, None))
-    if stages is None or stages.clipping != clipping or before != tree or not _same_shapes(stages.target):
+    if stages is None or stages.clipping != clipping or before != tree or stages.target.up_to_date() is not stages.target:
         stages = Stages.over(clipping, resolve(target))
         _kept[target] = tree, stages
     return stages
@@ -132,10 +158,6 @@ def _tree(model: nn.Module) -> list[int | str]:
             found += module._modules
             todo += module._modules.values()
     return found
-
-
-def _same_shapes(target: Target) -> bool:
-    return all([p.shape == entry.shape for p, entry in zip(target.parameters, target.entries, strict=True)])
 
 
 def _from_end_to_end(before: ClipResult, results: list[ClipResult]) -> ClipResult:
