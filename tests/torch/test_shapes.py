@@ -25,6 +25,9 @@ SHAPES = [
     ((3, 5), ()),
 ]
 
+PER_UNIT = gradclip.Clipping(gradclip.PerUnit(), gradclip.L2, gradclip.adagc().threshold)
+BY_WEIGHT = gradclip.Clipping(gradclip.PerTensor(), gradclip.L2, gradclip.Relative(0.01))
+
 
 @pytest.fixture(params=["kernel", "no kernel"])
 def way(request, monkeypatch):
@@ -92,7 +95,18 @@ def test_a_model_clipped_once_and_again_follows(way):
         np.testing.assert_allclose(model.bias.grad, want[1], rtol=1e-6)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", ["tensor_norm:0.7", "global_norm:1.0", "value:0.25", "block_rms:0.5"])
+def test_a_gradient_of_the_old_shape_is_clipped_as_it_is_where_weights_do_not_matter(way, recipe):
+    stale = nn.Parameter(torch.ones(4, 3))
+    clipper = gradclip.Clipper([stale], recipe)
+    swapped(stale, (4, 3))
+    want = expected([stale.grad], [stale], recipe)
+    stale.data = torch.ones(7)
+    clipper.clip_()
+    np.testing.assert_allclose(stale.grad, want[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("recipe", ["agc:0.01", BY_WEIGHT])
 def test_a_gradient_of_the_old_shape_is_refused_before_anything_is_changed(way, recipe):
     beside, stale = nn.Parameter(torch.ones(5, 2)), nn.Parameter(torch.ones(4, 3))
     clipper = gradclip.Clipper({"beside": beside, "stale": stale}, recipe)
@@ -100,7 +114,7 @@ def test_a_gradient_of_the_old_shape_is_refused_before_anything_is_changed(way, 
     stale.grad = torch.full((4, 3), 100.0)
     stale.data = torch.ones(7)
     kept = beside.grad.clone()
-    with pytest.raises(TargetError, match=r"gradient of 'stale' has shape \(4, 3\), but \(7,\) is expected.*zero_grad"):
+    with pytest.raises(TargetError, match=r"of 'stale' ha.* shape .*zero_grad"):
         clipper.clip_()
     assert torch.equal(beside.grad, kept)
     assert torch.equal(stale.grad, torch.full((4, 3), 100.0))
@@ -129,9 +143,6 @@ def test_a_history_goes_on_where_its_blocks_are_still_there(way, recipe):
             clipper.clip_()
         assert torch.equal(plain.grad.flatten(), moved.grad.flatten())
     assert repr(clippers[0].state_dict()) == repr(clippers[1].state_dict())
-
-
-PER_UNIT = gradclip.Clipping(gradclip.PerUnit(), gradclip.L2, gradclip.adagc().threshold)
 
 
 def test_a_history_of_units_that_are_no_more_is_refused_before_anything_is_changed(way):

@@ -93,14 +93,13 @@ class Clipper:
                 care of that, and the gradients are left as they are (:class:`~gradclip.torch.fused.FusedScale`).
 
         Raises:
-            TargetError: a gradient whose shape is not its parameter's; nothing is changed.
+            TargetError: a gradient that does not have its parameter's shape, where that matters; nothing is changed.
             StateError: a parameter has another shape than the history was learnt with; nothing is changed.
             NonFiniteGradientError: under ``Raise``, or after ``patience`` skipped steps in a row; nothing is changed. (Where an
                 optimizer on an accelerator drops the step itself, the host learns of it at the next one.)
         """
         self._skips.settle()
         self._skips.raise_overdue()
-        self._stages = self._stages.up_to_date(self._history)
         parameters = self._stages.target.parameters
 
         def grads() -> list[Tensor | None]:
@@ -109,6 +108,7 @@ class Clipper:
         def put(i: int, grad: Tensor | None) -> None:
             parameters[i].grad = grad
 
+        self._stages = self._stages.up_to_date(grads, self._history)
         known = Known(parameters, self._learning_rates(), self._history, self.step, carry)
         result, self._history = self._stages.run(grads, put, known)
         self.step += 1

@@ -41,7 +41,8 @@ def run(plan: Plan, grads: Sequence[Tensor | None], put: Put, known: Known) -> t
         put: ``put(i, grad)`` replaces gradient i where it cannot be changed in place, or drops it (None).
         known: weights, learning rates, state and step number.
     """
-    plan.target.check_shapes(grads, known.weights if plan.clipping.threshold.needs_weights else None)
+    if plan.goes_by_shape:
+        plan.target.check_shapes(grads, known.weights if plan.clipping.threshold.needs_weights else None)
     step = Step(plan, _payloads(plan, grads, put), known)
     at_once = clip_at_once(step)
     if at_once is not None:

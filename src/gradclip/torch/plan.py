@@ -56,6 +56,12 @@ class Plan:
         return not isinstance(self.clipping.scope, (PerUnit, PerElement))
 
     @cached_property
+    def goes_by_shape(self) -> bool:
+        """It matters which shapes the parameters had when this was laid out: for parts of tensors, and for means."""
+        parts = not self.per_tensor and not self.clamps
+        return parts or self.clipping.norm.mean or self.clipping.threshold.needs_weights
+
+    @cached_property
     def one_number(self) -> bool:
         """All tensors are clipped together to a limit known in advance: one norm decides, and the host can compare it."""
         c = self.clipping

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from gradclip.backends import kernel
 from gradclip.chain import Chain
 from gradclip.clipping import Clipping
 from gradclip.errors import StateError
@@ -60,16 +61,20 @@ class Stages:
         for plan in self.plans:
             _ = plan.partition
 
-    def up_to_date(self, history: State) -> Stages:
-        """Return the stages laid out over the shapes that the parameters have now: these, unless one was given new ``.data``.
+    def up_to_date(self, grads: Callable[[], list[Tensor | None]], history: State) -> Stages:
+        """Return the stages laid out over the shapes that the parameters have now: these, unless one was given other ``.data``.
+
+        Args:
+            grads: reads the gradients, which have other shapes then, too.
+            history: what was learnt with these stages.
 
         Raises:
             StateError: the history is of blocks that are no more.
             TargetError: the method does not fit the new shapes.
         """
-        target = self.target.up_to_date()
-        if target is self.target:
+        if not any(plan.goes_by_shape for plan in self.plans) or not kernel.reshaped(grads(), self.target.shapes):
             return self
+        target = self.target.up_to_date()
         anew = Stages.over(self.clipping, target)
         anew.check()
         pairs = zip(self.plans, anew.plans, strict=True)

@@ -40,7 +40,7 @@ class Target:
         return tuple(entry.shape for entry in self.entries)
 
     def up_to_date(self) -> Target:
-        """Return this target with the shapes that its parameters have now: itself, unless one was given new ``.data``."""
+        """Return this target with the shapes that its parameters have now: itself, unless one was given other ``.data``."""
         changed = kernel.reshaped(self.parameters, self.shapes)
         if not changed:
             return self
@@ -64,8 +64,8 @@ class Target:
         for i in kernel.reshaped(weights, self.shapes) if weights is not None else []:
             has, expected = tuple(weights[i].shape), self.shapes[i]  # type: ignore[index, union-attr]
             raise TargetError(
-                f"the weights of {self.names[i]!r} have shape {has}, but its gradient {expected}: "
-                "pass params in the order of the gradients, each with the shape of its gradient"
+                f"the weights of {self.names[i]!r} have shape {has}, but its gradient {expected}: pass params in the order "
+                "of the gradients; after giving a parameter other .data, call zero_grad() and backward() again"
             )
 
 
