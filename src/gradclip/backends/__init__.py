@@ -3,6 +3,7 @@
 from gradclip.backends.backend import Backend, SparseEntries, Units
 from gradclip.backends.choose import choose, norms_of_each, take_all
 from gradclip.backends.combine import combine, combined_on_host, vector
+from gradclip.backends.cpu import reshaped
 from gradclip.backends.stock_norms import norm_dtype
 from gradclip.backends.values import prepared, values_of
 
@@ -16,6 +17,7 @@ __all__ = [
     "norm_dtype",
     "norms_of_each",
     "prepared",
+    "reshaped",
     "take_all",
     "values_of",
     "vector",

@@ -313,14 +313,17 @@ INLINE double clamp_run(char *data, int64_t count, int kind, double low, double 
     return found;
 }
 
+INLINE double clamp_piece(const Piece *p, int64_t i, double low, double high, int *changed) {
+    if (p->kind == F32) return clamp_run(p->data + i * 4, p->each, F32, low, high, changed);
+    if (p->kind == F64) return clamp_run(p->data + i * 8, p->each, F64, low, high, changed);
+    if (p->kind == BF16) return clamp_run(p->data + i * 2, p->each, BF16, low, high, changed);
+    return clamp_run(p->data + i * 2, p->each, F16, low, high, changed);
+}
+
 CLONES static int clamp_pieces(const Piece *first, const Piece *last, double low, double high, double *slots) {
     int changed = 0;
-    for (const Piece *p = first; p < last; p++) {
-        double *slot = slots + p->slot;
-        if (p->kind == F32) *slot = clamp_run(p->data, p->count, F32, low, high, &changed);
-        else if (p->kind == F64) *slot = clamp_run(p->data, p->count, F64, low, high, &changed);
-        else if (p->kind == BF16) *slot = clamp_run(p->data, p->count, BF16, low, high, &changed);
-        else *slot = clamp_run(p->data, p->count, F16, low, high, &changed);
-    }
+    for (const Piece *p = first; p < last; p++)
+        for (int64_t i = 0; i < p->count; i += p->each)
+            slots[p->slot + i / p->each] = clamp_piece(p, i, low, high, &changed);
     return changed;
 }

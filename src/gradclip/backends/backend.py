@@ -7,6 +7,7 @@ and factors, and nobody asks what kind of tensors there are or where they lie; b
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,9 +17,12 @@ import torch
 from torch import Tensor
 
 from gradclip.backends import elements, stock_norms
-from gradclip.backends.combine import combine
+from gradclip.backends.combine import combine, combined_on_host, vector
 
 __all__ = ["Backend", "Factors", "SparseEntries", "Units"]
+
+_FEW = 1000
+"""Up to this many norms of which the host knows, Python numbers are combined quicker than tensors."""
 
 Factors = Tensor | Sequence[float] | float
 """One number a cell, on the backend's device or known to the host; or one for all."""
@@ -106,6 +110,8 @@ class Backend(ABC):
 
     def total(self, norms: Tensor, p: float) -> Tensor:
         """Return the norm of all cells together, 0-dim, from their norms."""
+        if self.on_host and 0 < norms.numel() <= _FEW:
+            return vector(array("d", (combined_on_host(norms.tolist(), p),)))[0]
         return combine(norms, p, None, 1).reshape(())
 
     def conclude(self, norms: Tensor, p: float, limit: float, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:

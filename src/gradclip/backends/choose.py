@@ -62,7 +62,9 @@ def choose(
             break
     if rest or not parts:
         own, own_units, own_sparse = _some(tensors, units, sparse or {}, rest)
-        parts.append((Stock(own, _device_of(own), own_units, own_sparse), rest))
+        device = next((t.device for t in own if t is not None), torch.device("cpu"))
+        on_host = device.type == "cpu" and not compiling
+        parts.append((Stock(own, device, own_units, own_sparse, on_host), rest))
     return parts[0][0] if len(parts) == 1 else Mixed(tensors, units, sparse, parts)
 
 
@@ -78,10 +80,6 @@ def _some(
         return tensors, units, sparse
     own_sparse = {at: sparse[i] for at, i in enumerate(positions) if i in sparse}
     return [tensors[i] for i in positions], None if units is None else units.of(positions), own_sparse
-
-
-def _device_of(tensors: Sequence[Tensor | None]) -> torch.device:
-    return next((t.device for t in tensors if t is not None), torch.device("cpu"))
 
 
 def _while_compiling(tensors: Sequence[Tensor | None], units: Units | None) -> Backend | None:

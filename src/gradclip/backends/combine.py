@@ -11,9 +11,6 @@ from torch import Tensor
 
 __all__ = ["combine", "combined_on_host", "vector"]
 
-_FEW = 1000
-"""Up to this many norms on the CPU, Python numbers are combined quicker than tensors."""
-
 
 def combine(cells: Tensor, p: float, index: Tensor | None, count: int) -> Tensor:
     """Return the norm of every block from the norms of its cells; ``index`` names each cell's block (None: one block).
@@ -22,8 +19,6 @@ def combine(cells: Tensor, p: float, index: Tensor | None, count: int) -> Tensor
     """
     if cells.numel() == 0:
         return torch.zeros(count, dtype=cells.dtype, device=cells.device)
-    if index is None and cells.device.type == "cpu" and cells.numel() <= _FEW and not torch.compiler.is_compiling():
-        return vector(array("d", (combined_on_host(cells.tolist(), p),)))
     if math.isinf(p):
         if index is None:
             return cells.amax().reshape(1)

@@ -39,9 +39,23 @@ if os.environ.get("GRADCLIP_KERNEL", "1") != "0":
 
 _borrowed = _kernel is not None and _kernel.borrow()
 """Whether the kernel shares work with the threads of PyTorch's OpenMP runtime."""
-_API = getattr(Tensor, "__dlpack_c_exchange_api__", None)
-"""DLPack's C functions, by which the kernel reads what a tensor is made of (PyTorch 2.10 and later)."""
 _TYPES = (Tensor, nn.Parameter)
+
+
+def _exchange_api() -> Any:
+    """DLPack's C functions, where there are any (PyTorch 2.10 and later) of a version that the kernel knows."""
+    api = getattr(Tensor, "__dlpack_c_exchange_api__", None)
+    if _kernel is None:
+        return api
+    try:
+        _kernel.describe([], None, _TYPES, api)
+    except (TypeError, ValueError):
+        return None
+    return api
+
+
+_API = _exchange_api()
+"""By which the kernel reads what a tensor is made of."""
 _KINDS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 _ALONE = 1 << 22
 """Up to this many bytes one thread is quicker than waking another."""
@@ -67,7 +81,7 @@ class Cpu(Backend):
         tensors: Sequence[Tensor | None],
         units: Units | None,
         sparse: Mapping[int, SparseEntries] | None,
-        described: tuple[bytes, int, int, int, int, list[int]],
+        described: tuple[Any, int, int, int, int, list[int]],
     ) -> None:
         self.tensors, self.device, self.units, self.sparse = tensors, _HOST, units, sparse or {}
         self.pieces, self.slots, self.cells, self.bytes, self.kinds, _ = described
@@ -76,7 +90,11 @@ class Cpu(Backend):
     def take(
         tensors: Sequence[Tensor | None], units: Units | None = None, sparse: Mapping[int, SparseEntries] | None = None
     ) -> tuple[Cpu, list[int]] | None:
-        """Look at tensors once; return the backend and the positions of those that it cannot take, None without the kernel."""
+        """Look at tensors once; return the backend and the positions of those that it cannot take, None without the kernel.
+
+        Raises:
+            ValueError: a tensor that cannot be cut into so many units.
+        """
         if _kernel is None:
             return None
         tensors = list(tensors)
@@ -90,7 +108,7 @@ class Cpu(Backend):
     def norms(self, p: float) -> Tensor:
         """See :class:`Backend`; exact for finite elements of any size."""
         if p not in _POWERS:
-            return Stock(self.tensors, _HOST, self.units, self.sparse).norms(p)
+            return Stock(self.tensors, _HOST, self.units, self.sparse, on_host=True).norms(p)
         slots, cells = array("d", bytes(8 * self.slots)), array("d", bytes(8 * self.cells))
         self._work(_kernel.measure, slots, p)
         _kernel.join(self.pieces, slots, cells, p)
@@ -149,6 +167,15 @@ class Cpu(Backend):
         """Count an in-place change of these tensors, by default all."""
         tensors = self.tensors if changed is None else compress(self.tensors, changed)
         torch.autograd.graph.increment_version([t for t in tensors if t is not None])
+
+
+def reshaped(tensors: Sequence[Tensor | None], shapes: Sequence[tuple[int, ...]]) -> list[int]:
+    """Return which tensors do not have these shapes; quick enough to ask at every step. None has any shape."""
+    tensors, shapes = list(tensors), tuple(shapes)
+    suspects: Sequence[int] = range(len(tensors))
+    if _kernel is not None and _API is not None and not torch.compiler.is_compiling():
+        suspects = _kernel.reshaped(tensors, shapes, _TYPES, _API)  # and those that it cannot read
+    return [i for i in suspects if (t := tensors[i]) is not None and tuple(t.shape) != shapes[i]]
 
 
 def enabled() -> bool:

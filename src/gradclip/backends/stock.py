@@ -26,9 +26,10 @@ class Stock(Backend):
         device: torch.device,
         units: Units | None = None,
         sparse: Mapping[int, SparseEntries] | None = None,
+        on_host: bool = False,
     ) -> None:
         super().__init__(tensors, device, units, sparse)
-        self.on_host = device.type == "cpu" and not torch.compiler.is_compiling()
+        self.on_host = on_host
 
     def norms(self, p: float) -> Tensor:
         """See :class:`Backend`."""

@@ -94,9 +94,13 @@ class Clipper:
                 care of that, and the gradients are left as they are (:class:`~gradclip.torch.fused.FusedScale`).
 
         Raises:
+            TargetError: a gradient that does not have its parameter's shape, where that matters; nothing is changed.
+            StateError: a parameter has another shape than the history was learnt with; nothing is changed.
             NonFiniteGradientError: under ``Raise``, or after ``patience`` skipped steps in a row; nothing is changed. (Where an
                 optimizer on an accelerator drops the step itself, the host learns of it at the next one.)
         """
+        if self._plan.goes_by_shape:
+            self._plan = self._plan.up_to_date(self._gradients.read(), self._history)
         skips, plan = self._skips, self._plan
         if skips.unsettled:
             skips.settle()

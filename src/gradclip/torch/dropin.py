@@ -110,7 +110,9 @@ def clip_grad_norm_(
         owners[i].grad = grad
 
     with torch.no_grad():  # as a decorator it takes twice as long
-        return _clip([p.grad for p in owners if p.grad is not None], float(max_norm), float(norm_type), error_if_nonfinite, foreach, put)
+        return _clip(
+            [p.grad for p in owners if p.grad is not None], float(max_norm), float(norm_type), error_if_nonfinite, foreach, put
+        )
 
 
 @torch.no_grad()
@@ -224,7 +226,9 @@ def _backend(grads: list[Tensor], put: Callable[[int, Tensor | None], None]) -> 
     return choose(values, None, sparse)
 
 
-def _clip_as_torch(grads: list[Tensor], max_norm: float | None, p: float, error_if_nonfinite: bool, foreach: bool | None) -> Tensor:
+def _clip_as_torch(
+    grads: list[Tensor], max_norm: float | None, p: float, error_if_nonfinite: bool, foreach: bool | None
+) -> Tensor:
     """Let PyTorch measure: p <= 0, and distributed and other special tensors."""
     total = torch.nn.utils.get_total_norm(grads, p, error_if_nonfinite, foreach)
     if max_norm is not None:

@@ -78,7 +78,7 @@ def clip(grads: Grads, clipping: Clipping | Chain | str, *, params: Any = None, 
 
     Raises:
         TypeError: something else than tensors.
-        TargetError: a method that does not fit.
+        TargetError: a method that does not fit, or params that do not fit the gradients.
         ValueError: a method that keeps a history: use ``Clipper`` or ``attach``.
 
     >>> clip([torch.tensor([3.0, 4.0])], "global_norm:1")
@@ -97,10 +97,14 @@ def clip(grads: Grads, clipping: Clipping | Chain | str, *, params: Any = None, 
     weights = None if params is None else _flat(params, "params")[1]
     if weights is not None and [None if w is None else w.shape for w in weights] != [w.shape for w in weights if w is not None]:
         raise TypeError("params must be tensors, one for each gradient")
+    if weights is not None and len(weights) != len(tensors):
+        raise TargetError(f"{len(tensors)} gradients, but {len(weights)} params: pass one for each gradient, in the same order")
     shapes = [t.shape if t is not None else w.shape if w is not None else torch.Size((0,))
               for t, w in zip(tensors, weights or tensors, strict=True)]  # fmt: skip
     entries = tuple(Entry(name, tuple(shape)) for name, shape in zip(names, shapes, strict=True))
-    out = _clipped(Plan(clipping, Target((), entries)), tensors, weights, step)
+    target = Target((), entries)
+    target.check_shapes(tensors, weights)
+    out = _clipped(Plan(clipping, target), tensors, weights, step)
     if isinstance(grads, Tensor):
         return out[0]
     if isinstance(grads, Mapping):

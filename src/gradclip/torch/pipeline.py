@@ -49,7 +49,7 @@ def run(plan: Plan, gradients: Gradients, step: StepInputs) -> tuple[ClipResult,
 
 def run_stage(stage: Stage, gradients: Gradients, step: StepInputs) -> tuple[ClipResult, State]:
     """Clip gradients in place with one clipping."""
-    backend = _backend(stage, gradients)
+    backend = _backend(stage, gradients, step)
     strategy = stage.strategy
     at_once = strategy.at_once(backend, step) if stage.in_one_pass else None
     if at_once is not None:
@@ -74,9 +74,15 @@ def run_stage(stage: Stage, gradients: Gradients, step: StepInputs) -> tuple[Cli
     return _result(stage, backend, decision, applied, True), decision.state
 
 
-def _backend(stage: Stage, gradients: Gradients) -> Backend:
-    """Choose the backend of this step."""
+def _backend(stage: Stage, gradients: Gradients, step: StepInputs) -> Backend:
+    """Choose the backend of this step.
+
+    Raises:
+        TargetError: gradients that cannot be clipped, or do not have the shapes of their parameters where that matters.
+    """
     grads = gradients.read()
+    if stage.goes_by_shape:
+        stage.target.check_shapes(grads, step.weights if stage.clipping.threshold.needs_weights else None)
     backend = take_all(grads, stage.layout.units)
     if backend is not None:  # plain real tensors: nothing to prepare, nothing to refuse
         return backend

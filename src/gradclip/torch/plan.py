@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from operator import attrgetter
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from gradclip.backends import reshaped
 from gradclip.chain import Chain
 from gradclip.clipping import Clipping
-from gradclip.errors import TargetError
+from gradclip.errors import StateError, TargetError
 from gradclip.nonfinite import Propagate, Skip
 from gradclip.rescales import Hard
 from gradclip.thresholds import Constant
@@ -44,6 +44,8 @@ class Stage:
         self.strategy: Strategy = strategy_for(clipping, self.layout)
         self.in_one_pass = self.strategy.in_one_pass and isinstance(clipping.nonfinite, Skip)
         """A NaN or Inf may be found when other gradients have been clipped, since all are dropped then."""
+        self.goes_by_shape = self.strategy.goes_by_shape or clipping.norm.mean or threshold.needs_weights
+        """It matters which shapes the parameters had when this was laid out: for parts of tensors, and for means."""
 
     def init(self) -> State:
         """Return the threshold's state before the first step, for its names and shapes: on the meta device, without memory."""
@@ -61,6 +63,7 @@ class Plan:
         self.clipping, self.target = clipping, target
         self.stages = tuple(Stage(stage, target) for stage in clipping.stages)
         self.needs_lr = any(stage.clipping.threshold.needs_lr for stage in self.stages)
+        self.goes_by_shape = any(stage.goes_by_shape for stage in self.stages)
 
     def init(self) -> State:
         """Return the history of all stages before the first step, for its names and shapes."""
@@ -87,12 +90,29 @@ class Plan:
             return None
         return Stage(Clipping(last.scope, last.norm, Constant(math.inf), Hard(), Propagate()), self.target)
 
-    def fits(self, parameters: Sequence[Tensor]) -> bool:
-        """Whether the parameters still have the shapes that they were laid out with."""
-        return list(map(_shape_of, parameters)) == self.target.shapes
+    def up_to_date(self, grads: Sequence[Tensor | None], history: State) -> Plan:
+        """Return the plan over the shapes that the parameters have now: this one, unless one was given other ``.data``.
+
+        Args:
+            grads: the gradients, which have other shapes then, too.
+            history: what was learnt with this plan.
+
+        Raises:
+            StateError: the history is of blocks that are no more.
+            TargetError: the method does not fit the new shapes.
+        """
+        if not reshaped(grads, self.target.shapes):
+            return self
+        anew = Plan(self.clipping, self.target.up_to_date())
+        pairs = zip(self.stages, anew.stages, strict=True)
+        if history and any(old.clipping.threshold.stateful and not old.layout.same_blocks(new.layout) for old, new in pairs):
+            raise StateError(
+                f"{self.clipping} has a history of blocks that are no more, since a parameter was given another shape: make a "
+                "new Clipper, or detach() and attach() again, to begin a new history"
+            )
+        return anew
 
 
-_shape_of = attrgetter("shape")
 _kept: WeakKeyDictionary[nn.Module, tuple[list[int | str], Plan]] = WeakKeyDictionary()
 """The last plan over each model, and the model's tree at that time."""
 
@@ -109,7 +129,7 @@ def plan_for(clipping: Clipping | Chain, target: Clippable, optimizer: torch.opt
     tree = _tree(target)
     before, plan = _kept.get(target, (None, None))
     same = plan is not None and (plan.clipping is clipping or plan.clipping == clipping)
-    if plan is None or not same or before != tree or not plan.fits(plan.target.parameters):
+    if plan is None or not same or before != tree or plan.target.up_to_date() is not plan.target:
         plan = Plan(clipping, resolve(target))
         _kept[target] = tree, plan
     return plan

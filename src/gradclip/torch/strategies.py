@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,9 @@ class Strategy(ABC):
         clipping: the method.
         layout: its blocks over the parameters.
     """
+
+    goes_by_shape: ClassVar[bool] = False
+    """It matters which shapes the tensors had when they were laid out."""
 
     def __init__(self, clipping: Clipping, layout: Layout) -> None:
         self.clipping, self.layout = clipping, layout
@@ -190,6 +194,8 @@ class ScaleTogether(ScaleTensors):
 class ScaleUnits(ScaleTensors):
     """Multiply every output unit by one number."""
 
+    goes_by_shape: ClassVar[bool] = True
+
     def question(self, decision: Decision) -> Tensor:
         """See :class:`Strategy`: which tensors have a factor other than 1."""
         return _any_changed(_own_factors(decision.factors, self.layout), decision.factors)
@@ -210,6 +216,8 @@ class ScaleUnits(ScaleTensors):
 
 class ScaleElements(Strategy):
     """Multiply every element by its own number, by limits that differ or a rescale that is no clamp."""
+
+    goes_by_shape: ClassVar[bool] = True
 
     def question(self, decision: Decision) -> Tensor:
         """See :class:`Strategy`: which tensors have a factor other than 1."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from gradclip.backends import reshaped
 from gradclip.errors import TargetError, listed
 from gradclip.scopes import Entry
 
@@ -34,9 +35,38 @@ class Target:
         return tuple(entry.name for entry in self.entries)
 
     @cached_property
-    def shapes(self) -> list[tuple[int, ...]]:
-        """The shape of each parameter when it was laid out."""
-        return [entry.shape for entry in self.entries]
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shape of each, as it was looked up."""
+        return tuple(entry.shape for entry in self.entries)
+
+    def up_to_date(self) -> Target:
+        """Return this target with the shapes that its parameters have now: itself, unless one was given other ``.data``."""
+        changed = reshaped(self.parameters, self.shapes)
+        if not changed:
+            return self
+        entries = list(self.entries)
+        for i in changed:
+            entries[i] = replace(entries[i], shape=tuple(self.parameters[i].shape))
+        return Target(self.parameters, tuple(entries))
+
+    def check_shapes(self, grads: Sequence[Tensor | None], weights: Sequence[Tensor | None] | None = None) -> None:
+        """Refuse gradients, and weights beside them, of other shapes: they would be cut into units that are not theirs.
+
+        Raises:
+            TargetError: which one, and what to do.
+        """
+        for i in reshaped(grads, self.shapes):
+            has, expected = tuple(grads[i].shape), self.shapes[i]  # type: ignore[union-attr]
+            raise TargetError(
+                f"the gradient of {self.names[i]!r} has shape {has}, but {expected} is expected: after giving a parameter "
+                "other .data, call zero_grad() and backward() again (and make a new InBackward, if that is what clips)"
+            )
+        for i in reshaped(weights, self.shapes) if weights is not None else []:
+            has, expected = tuple(weights[i].shape), self.shapes[i]  # type: ignore[index, union-attr]
+            raise TargetError(
+                f"the weights of {self.names[i]!r} have shape {has}, but its gradient {expected}: pass params in the order "
+                "of the gradients; after giving a parameter other .data, call zero_grad() and backward() again"
+            )
 
 
 def resolve(target: Clippable, optimizer: torch.optim.Optimizer | None = None) -> Target:
