@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gradclip.chain import Chain
 from gradclip.clipping import Clipping, as_clipping
 from gradclip.errors import TargetError
 from gradclip.result import ClipResult
-from gradclip.torch.in_backward.backward_end import when_backward_ends
-from gradclip.torch.in_backward.first_pass import FirstPass, lookers
-from gradclip.torch.in_backward.hooking import check_model, check_parameters, forget, register
-from gradclip.torch.in_backward.in_turn import InTurn
-from gradclip.torch.in_backward.one_by_one import Alone, OneByOne, Rates, stands_alone
-from gradclip.torch.in_backward.step_result import dropped, joined
+from gradclip.torch.in_backward.hooks import check_model, check_parameters, forget, register, when_backward_ends
+from gradclip.torch.in_backward.one_by_one import as_vector, joined
 from gradclip.torch.in_backward.stepping import Then, read
-from gradclip.torch.in_backward.together import Together
+from gradclip.torch.in_backward.tensor_by_tensor import TensorByTensor, goes_tensor_by_tensor
+from gradclip.torch.in_backward.two_passes import FirstPass, TwoPasses
 from gradclip.torch.plan import Plan
 from gradclip.torch.saved import pack, unpack
 from gradclip.torch.skips import DROPPED_GRADIENT, Skips
-from gradclip.torch.stages import stages_for
-from gradclip.torch.targets import Clippable
+from gradclip.torch.targets import Clippable, resolve
 
 __all__ = ["InBackward"]
 
@@ -37,8 +36,8 @@ class InBackward:
     For training with little memory, where each parameter has an optimizer of its own and no two gradients are alive together.
     Methods that clip tensor by tensor (``tensor_norm``, ``block_rms``, ``agc``, ``value``, ``spam``, ``norm_growth``,
     ``quantile`` with ``per_tensor``) give exactly what a ``Clipper`` gives after ``backward()``. Those that need all norms
-    first (``global_norm`` and the others) are exact in two passes, see :meth:`measuring`, or ``approximate``; without either
-    the first gradient raises. docs/low-memory.md has the whole loop, and a table of methods.
+    first (``global_norm`` and the others) give it in two passes, see :meth:`measuring`; in a single one their first gradient
+    raises. docs/low-memory.md has the whole loop, and a table of methods.
 
     Each backward is a step. Under ``nonfinite="skip"`` a NaN or Inf drops the gradient of its own parameter only, since others
     have been stepped by then. Clipping goes on until :meth:`detach`, whether this object is kept or not.
@@ -48,11 +47,10 @@ class InBackward:
         clipping: a recipe, or its spelling.
         then: called with each parameter whose gradient has been clipped (not where it was dropped); or the optimizer of each
             parameter, which is stepped and the gradient freed. Hooks that are registered later run after it.
-        approximate: clip what needs all norms by the norms so far, and those of the last step for what has not appeared yet.
 
     Raises:
         TypeError: gradients instead of parameters, or ``then`` is neither.
-        TargetError: a method, a parameter or a wrapped model that does not fit.
+        TargetError: a method (a chain is two), a parameter or a wrapped model that does not fit.
         ValueError: a gradient is already clipped as it appears.
 
     >>> import torch
@@ -64,23 +62,26 @@ class InBackward:
     (True, [1.0, 1.0])
     """
 
-    def __init__(
-        self, target: Clippable, clipping: Clipping | Chain | str, then: Then = None, *, approximate: bool = False
-    ) -> None:
+    def __init__(self, target: Clippable, clipping: Clipping | str, then: Then = None) -> None:
         check_model(target)
-        stages = stages_for(as_clipping(clipping), target)
-        self._clipping, self._plan = stages.clipping, stages.plans[-1]
+        method = as_clipping(clipping)
+        if isinstance(method, Chain):
+            raise TargetError(
+                f"{method} is two methods, and the second has to wait for the first: clip after a backward() that frees "
+                "nothing, with gradclip.attach(optimizer, ...) or gradclip.Clipper(model, ...).clip_()"
+            )
+        self._plan = Plan(method, resolve(target))
         check_parameters(self._plan.target)
         self._then, rates = read(then, self._plan.target)
-        if stages.needs_lr and rates is None:
-            raise TargetError(f"{self.clipping} needs the learning rates: write then={{parameter: its optimizer, ...}}")
-        self._way = _way(stages.plans, rates if stages.needs_lr else None, approximate)
-        self._looks = lookers(self._plan)
-        self._first: FirstPass | None = None
-        self._measuring = False
+        if method.threshold.needs_lr and rates is None:
+            raise TargetError(f"{method} needs the learning rates: write then={{parameter: its optimizer, ...}}")
+        way = TensorByTensor if goes_tensor_by_tensor(method) else TwoPasses
+        self._way = way(self._plan, rates if method.threshold.needs_lr else None)
+        self._measuring: FirstPass | None = None  # while it runs
+        self._measured: FirstPass | None = None  # until the backward after it is over
         self._results: dict[int, ClipResult] = {}
         self._result: ClipResult | None = None
-        self._skips = Skips(self.clipping.nonfinite, DROPPED_GRADIENT)
+        self._skips = Skips(method.nonfinite, DROPPED_GRADIENT)
         self._steps = 0
         self._lock = threading.RLock()  # gradients on several devices appear in as many threads
         self._stepping = self._dropping = False
@@ -88,9 +89,9 @@ class InBackward:
         self._hooks = [hook for hook in hooks if hook is not None]
 
     @property
-    def clipping(self) -> Clipping | Chain:
+    def clipping(self) -> Clipping:
         """The method."""
-        return self._clipping
+        return self._plan.clipping
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -137,17 +138,15 @@ class InBackward:
         """
         self._finish()
         self._way.forget()
-        self._first, self._measuring = FirstPass(self._plan, self._looks), True
+        self._measured, self._measuring = None, FirstPass(self._plan)
         try:
             yield
-            self._first.close()
-            if not self._first.doomed:
-                self._way.foresee(self._first.cells, self._first.present, self._steps)
-        except BaseException:
-            self._first = None
-            raise
+            self._measuring.close()
+            if not self._measuring.skipped:
+                self._way.decide(self._measuring.norms, self._steps)
+            self._measured = self._measuring
         finally:
-            self._measuring = False
+            self._measuring = None
 
     def detach(self) -> None:
         """Stop clipping, and stepping with ``then``; may be called twice."""
@@ -161,8 +160,8 @@ class InBackward:
     def state_dict(self) -> dict[str, Any]:
         """Return a flat dict for a checkpoint, as :meth:`Clipper.state_dict` does; either can take up the other's."""
         self._finish()
-        counters = (self._steps, self._skips.total, self._skips.in_a_row)
-        return {**pack(str(self.clipping), counters, self._way.state()), **self._way.extra()}
+        history = {key: value.clone() for key, value in self._way.state.items()}
+        return pack(str(self.clipping), (self._steps, self._skips.total, self._skips.in_a_row), history)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up where a saved state left off, bit for bit.
@@ -170,11 +169,13 @@ class InBackward:
         Raises:
             StateError: the state is of another version, recipe or model, or incomplete; nothing is loaded.
         """
-        counters, history = unpack(str(self.clipping), self._way.start(), state)
+        start = self.clipping.threshold.init(torch.zeros(self._plan.partition.count, dtype=torch.float64, device="meta"))
+        counters, history = unpack(str(self.clipping), start, state)
         self._finish()
         self._steps, *skips = counters
         self._skips.load(*skips)
-        self._way.load(history, state)
+        device = next((p.device for p in self._plan.target.parameters), torch.device("cpu"))
+        self._way.state = {key: value.to(device, copy=True) for key, value in history.items()}
 
     def __enter__(self) -> InBackward:
         return self
@@ -199,12 +200,12 @@ class InBackward:
                     f"the gradient of {self.names[i]!r} was freed before it could be clipped, by a hook that was registered "
                     "earlier: register that hook after InBackward, or pass what it does as then=..."
                 )
-            if self._measuring and self._first is not None:
-                self._first.note(i)
+            if self._measuring is not None:
+                self._measuring.add(i)
                 return
             if i in self._results:  # nobody said that the backward before had ended
                 self._end_step()
-            self._clip(i, parameter)
+            self._clip(i)
         when_backward_ends(self._finish)
         if parameter.grad is not None and self._then is not None:
             self._stepping = True
@@ -213,11 +214,11 @@ class InBackward:
             finally:
                 self._stepping = False
 
-    def _clip(self, i: int, parameter: Tensor) -> None:
-        if self._first is not None and self._first.doomed:
-            parameter.grad = None
-            self._results[i] = dropped(self.names[i], self._first.of(i))
-            self._drop(self._first.bad)
+    def _clip(self, i: int) -> None:
+        first = self._measured
+        if first is not None and first.skipped:
+            self._results[i] = replace(first.take(i), skipped=True)
+            self._drop(first.skipped)
             return
         result = self._results[i] = self._way.clip(i, self._steps)
         if result.skipped:
@@ -233,18 +234,18 @@ class InBackward:
         if not self._results:
             return
         results, self._results = self._results, {}
-        first, self._first = self._first, None
-        self._result = joined(self._plan, self._way, results, self._steps)
+        first, self._measured = self._measured, None
+        norms = as_vector({i: result.tensor_norms[0] for i, result in results.items()}, self._plan.target)
+        limits: Tensor | float = math.inf
+        if first is not None and first.skipped:
+            factors, bad = norms.new_zeros(0), first.skipped
+        else:
+            limits, factors = self._way.end_step(results, norms)
+            bad = tuple(name for _, result in sorted(results.items()) for name in result.nonfinite_names)
+            if first is not None:
+                first.check(norms)
+        self._result = joined(self._plan, results, limits, factors, bad)
         self._steps += 1
         if not self._dropping:
             self._skips.forgive()
         self._dropping = False
-        if first is not None and not first.doomed:
-            first.check(self._result._cells)
-
-
-def _way(plans: Sequence[Plan], rates: Rates, approximate: bool) -> OneByOne:
-    """Return how a method, or the two of a chain, are carried out on one gradient at a time."""
-    if len(plans) == 2:
-        return InTurn((plans[0], plans[1]), rates)
-    return Alone(plans[0], rates) if stands_alone(plans[0].clipping) else Together(plans[0], rates, approximate)
