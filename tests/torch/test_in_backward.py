@@ -30,6 +30,7 @@ EXACT = {
     "tensor_norm": gradclip.tensor_norm(0.05),
     "tensor_norm, L1": gradclip.tensor_norm(0.05, norm=1),
     "block_rms": gradclip.block_rms(0.01),
+    "block_rms, exclude": gradclip.block_rms(0.01, exclude="out.*"),
     "agc": gradclip.agc(0.01),
     "value": gradclip.value(0.01),
     "value, asymmetric": gradclip.value(-0.01, 0.02),

@@ -25,6 +25,8 @@ SPANNING = {
     "global_norm, L1": gradclip.global_norm(0.1, norm=1),
     "global_norm, exclude": gradclip.global_norm(0.1, exclude="out.*"),
     "whole rms": gradclip.Clipping(gradclip.Global(), gradclip.RMS, gradclip.Constant(0.01)),
+    "whole rms, exclude": gradclip.Clipping(gradclip.Global("out.weight"), gradclip.RMS, gradclip.Constant(0.01)),
+    "rms of the weights": gradclip.Clipping(gradclip.Global(), gradclip.RMS, gradclip.Relative(0.01)),
     "group_norm": gradclip.group_norm({"out.*": 0.05, "*": 0.1}),
     "soft": gradclip.normalize(0.1, soft=True),
     "normalize": gradclip.normalize(0.1),

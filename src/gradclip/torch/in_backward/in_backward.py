@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,10 +16,10 @@ from gradclip.clipping import Clipping, as_clipping
 from gradclip.errors import TargetError
 from gradclip.result import ClipResult
 from gradclip.torch.in_backward.hooks import check_model, check_parameters, forget, register, when_backward_ends
-from gradclip.torch.in_backward.one_by_one import as_vector, joined
+from gradclip.torch.in_backward.one_by_one import joined
 from gradclip.torch.in_backward.stepping import Then, read
 from gradclip.torch.in_backward.tensor_by_tensor import TensorByTensor, goes_tensor_by_tensor
-from gradclip.torch.in_backward.two_passes import FirstPass, TwoPasses
+from gradclip.torch.in_backward.two_passes import TwoPasses, check_whole_tensors
 from gradclip.torch.plan import Plan
 from gradclip.torch.saved import pack, unpack
 from gradclip.torch.skips import DROPPED_GRADIENT, Skips
@@ -75,16 +73,21 @@ class InBackward:
         self._then, rates = read(then, self._plan.target)
         if method.threshold.needs_lr and rates is None:
             raise TargetError(f"{method} needs the learning rates: write then={{parameter: its optimizer, ...}}")
-        way = TensorByTensor if goes_tensor_by_tensor(method) else TwoPasses
-        self._way = way(self._plan, rates if method.threshold.needs_lr else None)
-        self._measuring: FirstPass | None = None  # while it runs
-        self._measured: FirstPass | None = None  # until the backward after it is over
+        self._rates = rates if method.threshold.needs_lr else None
+        self._history: dict[str, Tensor] = {}
+        self._each: TensorByTensor | None = None
+        if goes_tensor_by_tensor(method):
+            self._each = TensorByTensor(self._plan, self._rates, self._history)
+        else:
+            check_whole_tensors(self._plan)
+        self._measuring: TwoPasses | None = None  # in its first pass
+        self._measured: TwoPasses | None = None  # until its second is over
         self._results: dict[int, ClipResult] = {}
         self._result: ClipResult | None = None
         self._skips = Skips(method.nonfinite, DROPPED_GRADIENT)
         self._steps = 0
         self._lock = threading.RLock()  # gradients on several devices appear in as many threads
-        self._stepping = self._dropping = False
+        self._stepping = False
         hooks = [register(p, partial(self._on_gradient, i)) for i, p in enumerate(self._plan.target.parameters)]
         self._hooks = [hook for hook in hooks if hook is not None]
 
@@ -137,13 +140,10 @@ class InBackward:
             NonFiniteGradientError: a NaN or Inf, under ``nonfinite="raise"``; nothing is stepped.
         """
         self._finish()
-        self._way.forget()
-        self._measured, self._measuring = None, FirstPass(self._plan)
+        self._measured, self._measuring = None, TwoPasses(self._plan, self._rates, self._history)
         try:
             yield
-            self._measuring.close()
-            if not self._measuring.skipped:
-                self._way.decide(self._measuring.norms, self._steps)
+            self._measuring.decide(self._steps)
             self._measured = self._measuring
         finally:
             self._measuring = None
@@ -160,7 +160,7 @@ class InBackward:
     def state_dict(self) -> dict[str, Any]:
         """Return a flat dict for a checkpoint, as :meth:`Clipper.state_dict` does; either can take up the other's."""
         self._finish()
-        history = {key: value.clone() for key, value in self._way.state.items()}
+        history = {key: value.clone() for key, value in self._history.items()}
         return pack(str(self.clipping), (self._steps, self._skips.total, self._skips.in_a_row), history)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -175,7 +175,8 @@ class InBackward:
         self._steps, *skips = counters
         self._skips.load(*skips)
         device = next((p.device for p in self._plan.target.parameters), torch.device("cpu"))
-        self._way.state = {key: value.to(device, copy=True) for key, value in history.items()}
+        self._history.clear()
+        self._history.update({key: value.to(device, copy=True) for key, value in history.items()})
 
     def __enter__(self) -> InBackward:
         return self
@@ -201,11 +202,11 @@ class InBackward:
                     "earlier: register that hook after InBackward, or pass what it does as then=..."
                 )
             if self._measuring is not None:
-                self._measuring.add(i)
+                self._measuring.measure(i)
                 return
             if i in self._results:  # nobody said that the backward before had ended
                 self._end_step()
-            self._clip(i)
+            self._results[i] = self._way().clip(i, self._steps)
         when_backward_ends(self._finish)
         if parameter.grad is not None and self._then is not None:
             self._stepping = True
@@ -214,38 +215,29 @@ class InBackward:
             finally:
                 self._stepping = False
 
-    def _clip(self, i: int) -> None:
-        first = self._measured
-        if first is not None and first.skipped:
-            self._results[i] = replace(first.take(i), skipped=True)
-            self._drop(first.skipped)
-            return
-        result = self._results[i] = self._way.clip(i, self._steps)
-        if result.skipped:
-            self._drop(result.nonfinite_names)
-
-    def _drop(self, names: Sequence[str]) -> None:
-        """Count the step as one with a dropped gradient; further ones of the same step are not counted again."""
-        if not self._dropping:
-            self._dropping = True
-            self._skips.count(names)
+    def _way(self) -> TensorByTensor | TwoPasses:
+        """Return what clips the gradients of this backward."""
+        if self._each is not None and not (self._measured and self._measured.result.skipped):
+            return self._each
+        if self._measured is None:
+            raise TargetError(
+                f"{self.clipping} needs the norms of all gradients, which are known only after the last one: run backward() "
+                "twice, first inside `with in_backward.measuring():`, or use a method that goes tensor by tensor, such as "
+                '"agc:0.01"'
+            )
+        return self._measured
 
     def _end_step(self) -> None:
         if not self._results:
             return
-        results, self._results = self._results, {}
-        first, self._measured = self._measured, None
-        norms = as_vector({i: result.tensor_norms[0] for i, result in results.items()}, self._plan.target)
-        limits: Tensor | float = math.inf
-        if first is not None and first.skipped:
-            factors, bad = norms.new_zeros(0), first.skipped
-        else:
-            limits, factors = self._way.end_step(results, norms)
-            bad = tuple(name for _, result in sorted(results.items()) for name in result.nonfinite_names)
-            if first is not None:
-                first.check(norms)
-        self._result = joined(self._plan, results, limits, factors, bad)
+        limits, factors = self._way().end_step(self._results)
+        self._result = joined(self._plan, self._results, limits, factors)
+        skipped = any(result.skipped for result in self._results.values())
+        measured, self._measured, self._results = self._measured, None, {}
         self._steps += 1
-        if not self._dropping:
+        if measured is not None:
+            measured.check(self._result.tensor_norms)
+        if skipped:
+            self._skips.count(self._result.nonfinite_names)
+        else:
             self._skips.forgive()
-        self._dropping = False

@@ -1,10 +1,10 @@
-"""The pipeline on one gradient after another, and one result of them all; what this folder needs of its inside is here."""
+"""The pipeline on one gradient after another, and one result of them all: what this folder uses of its inside is here."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import torch
@@ -59,8 +59,8 @@ def clip_one(
     return done
 
 
-def joined(plan: Plan, results: Results, limits: Tensor | float, factors: Tensor, bad: Sequence[str]) -> ClipResult:
-    """Return one result of a step, given the limits and factors of all blocks and the names of what is not finite."""
+def joined(plan: Plan, results: Results, limits: Tensor | float, factors: Tensor) -> ClipResult:
+    """Return one result of a step, given the limits and the factors of all blocks."""
     before = as_vector({i: result.tensor_norms[0] for i, result in results.items()}, plan.target)
     after = as_vector({i: result.clipped_tensor_norms[0] for i, result in results.items() if not result.skipped}, plan.target)
     inside = [first is not None for first in plan.partition.first]
@@ -71,9 +71,9 @@ def joined(plan: Plan, results: Results, limits: Tensor | float, factors: Tensor
         plan.target.names,
         limits,
         factors,
-        clipped=_flags(result.clipped for result in results.values()).any(),
-        finite=_flags(result.finite for result in results.values()).all() & (not bad),
-        nonfinite_names=tuple(bad),
+        clipped=_flags([result.clipped for result in results.values()]).any(),
+        finite=_flags([result.finite for result in results.values()]).all(),
+        nonfinite_names=tuple(dict.fromkeys(name for i in sorted(results) for name in results[i].nonfinite_names)),
         skipped=all(result.skipped for result in results.values()),
         _cells=before,
         _cells_after=after.to(before),
@@ -99,6 +99,6 @@ def shares(norm: Norm, sizes: Sequence[int], blocks: Sequence[int | None]) -> li
     return [(size / max(totals[block], 1)) ** (1 / norm.p) if norm.mean else 1.0 for size, block in each]
 
 
-def _flags(flags: Iterable[Tensor | bool]) -> Tensor:
-    first, *others = [torch.as_tensor(flag) for flag in flags]
-    return torch.stack([first, *(flag.to(first.device) for flag in others)])
+def _flags(flags: Sequence[Tensor | bool]) -> Tensor:
+    device = torch.as_tensor(flags[0]).device
+    return torch.stack([torch.as_tensor(flag, device=device) for flag in flags])

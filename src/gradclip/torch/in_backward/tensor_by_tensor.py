@@ -26,66 +26,65 @@ def goes_tensor_by_tensor(clipping: Clipping) -> bool:
 
 
 class TensorByTensor:
-    """Clip each gradient with a plan of its own, and with its own part of the threshold's state."""
+    """Clip each gradient with a plan of its own, and with its own part of the threshold's history.
 
-    def __init__(self, plan: Plan, rates: Rates) -> None:
-        self._clipping, self._blocks, self._rates = plan.clipping, plan.partition, rates
+    Args:
+        plan: the method over all parameters.
+        rates: the learning rates, where the threshold needs them.
+        history: of all blocks, as a ``Clipper`` keeps it; empty before the first step. What is learnt is written into it.
+    """
+
+    def __init__(self, plan: Plan, rates: Rates, history: dict[str, Tensor]) -> None:
+        self._clipping, self._blocks, self._rates, self._history = plan.clipping, plan.partition, rates, history
         scope = plan.clipping.scope  # over one tensor that is one block, ``Global`` says the same and is quicker
         own = replace(plan.clipping, scope=Global() if isinstance(scope, PerTensor) else replace(scope, exclude=()))
         left_out = measuring(plan.clipping.norm, plan.clipping.nonfinite)
         firsts = plan.partition.first
         self._plans = [over_one(plan.target, i, left_out if first is None else own) for i, first in enumerate(firsts)]
-        self._devices = [p.device for p in plan.target.parameters]
         self._axes = _block_axes(plan.clipping.threshold)
         self._shared: State = {}
-        self.state: State = {}
-        """The threshold's, of all blocks, as a ``Clipper`` keeps it; empty before the first step."""
-
-    def decide(self, norms: Mapping[int, Tensor], step: int) -> None:
-        """Nothing, whatever a first pass has measured."""
-
-    def forget(self) -> None:
-        """Nothing either."""
 
     def clip(self, i: int, step: int) -> ClipResult:
         """Clip the gradient of parameter i."""
+        device = self._plans[i].target.parameters[0].device
         included = self._blocks.first[i] is not None
-        part = {k: self._part(k, v, i).to(self._devices[i]) for k, v in self.state.items()} if included else {}
-        result, state = clip_one(self._plans[i], self._rates and self._rates(i), part, step)
+        before = {key: self._part(key, i).to(device) for key in self._history} if included else {}
+        result, state = clip_one(self._plans[i], self._rates and self._rates(i), before, step)
         if state is not None and included and self._blocks.cells[i]:
             self._learn(i, state, result.tensor_norms)
         return result
 
-    def end_step(self, results: Results, norms: Tensor) -> tuple[Tensor | float, Tensor]:
+    def end_step(self, results: Results) -> tuple[Tensor | float, Tensor]:
         """Return the limits and factors of all blocks; of elements neither is kept, that would be a number for each."""
-        self.state, self._shared = {**self.state, **self._shared}, {}
-        counts = {i: n for i, n in enumerate(self._blocks.cells) if self._blocks.first[i] is not None}
-        if isinstance(self._clipping.scope, PerElement):
-            counts = {}
-
-        def each(values: Mapping[int, Tensor | float], absent: float) -> Tensor:
-            vectors = [torch.as_tensor(values.get(i, absent)).to(norms).expand(count) for i, count in counts.items()]
-            return torch.cat([norms[:0], *vectors])
-
+        self._history.update(self._shared)
         limits = {i: result.limits for i, result in results.items() if self._blocks.first[i] is not None}
-        factors = each({i: result.factors for i, result in results.items()}, 1.0)
-        return next(iter(limits.values()), math.inf) if self._clipping.threshold.uniform else each(limits, math.inf), factors
+        factors = self._of_all({i: result.factors for i, result in results.items()}, 1.0)
+        if self._clipping.threshold.uniform:
+            return next(iter(limits.values()), math.inf), factors
+        return self._of_all(limits, math.inf), factors
 
-    def _learn(self, i: int, state: State, like: Tensor) -> None:
+    def _of_all(self, values: Mapping[int, Tensor | float], absent: float) -> Tensor:
+        like = next((v for v in values.values() if isinstance(v, Tensor)), torch.zeros(0, dtype=torch.float64))
+        pairs = zip(self._blocks.first, self._blocks.cells, strict=True)
+        counts = (
+            {} if isinstance(self._clipping.scope, PerElement) else {i: n for i, (f, n) in enumerate(pairs) if f is not None}
+        )
+        return torch.cat([like[:0], *(torch.as_tensor(values.get(i, absent)).to(like).expand(n) for i, n in counts.items())])
+
+    def _learn(self, i: int, state: State, norms: Tensor) -> None:
         """Take in what parameter i left; what all blocks share moves on once a step, however many had a gradient."""
-        if not self.state:
-            start = self._clipping.threshold.init(like.new_zeros(self._blocks.count))
-            self.state = {
-                key: value.to(self._devices[0], copy=True) for key, value in start.items()
-            }  # some are one and the same
+        device = self._plans[0].target.parameters[0].device
+        if not self._history:
+            start = self._clipping.threshold.init(norms.new_zeros(self._blocks.count))
+            self._history.update({key: value.to(device, copy=True) for key, value in start.items()})
         for key, value in state.items():
             if self._axes[key] is not None:
-                self._part(key, self.state[key], i).copy_(value)
-        self._shared = {key: value.to(self._devices[0]) for key, value in state.items() if self._axes[key] is None}
+                self._part(key, i).copy_(value)
+        self._shared = {key: value.to(device) for key, value in state.items() if self._axes[key] is None}
 
-    def _part(self, key: str, value: Tensor, i: int) -> Tensor:
-        axis, first = self._axes[key], self._blocks.first[i]
-        return value if axis is None or first is None else value.narrow(axis, first, self._blocks.cells[i])
+    def _part(self, key: str, i: int) -> Tensor:
+        whole, axis, first = self._history[key], self._axes[key], self._blocks.first[i]
+        return whole if axis is None or first is None else whole.narrow(axis, first, self._blocks.cells[i])
 
 
 def _block_axes(threshold: Threshold) -> dict[str, int | None]:

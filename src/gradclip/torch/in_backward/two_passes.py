@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -12,63 +11,112 @@ from torch import Tensor
 
 from gradclip._arrays import Array
 from gradclip.clipping import Clipping
-from gradclip.errors import NonFiniteGradientError, TargetError
-from gradclip.nonfinite import Propagate, Raise, Skip, Zero
+from gradclip.errors import TargetError
+from gradclip.nonfinite import Propagate, Zero
 from gradclip.norms import Norm
 from gradclip.rescales import Clamp, Drop, Rescale
 from gradclip.result import ClipResult
 from gradclip.scopes import Global
 from gradclip.thresholds import Constant
 from gradclip.torch.deciding import Known, State
-from gradclip.torch.in_backward.one_by_one import Rates, Results, as_vector, clip_list, clip_one, measuring, over_one, shares
+from gradclip.torch.in_backward.one_by_one import (
+    Rates,
+    Results,
+    as_vector,
+    clip_list,
+    clip_one,
+    measuring,
+    over_one,
+    shares,
+)
+from gradclip.torch.in_backward.tensor_by_tensor import goes_tensor_by_tensor
 from gradclip.torch.plan import Plan
 from gradclip.torch.targets import Target
 
-__all__ = ["FirstPass", "TwoPasses"]
+__all__ = ["TwoPasses", "check_whole_tensors"]
 
 _ALIKE = 1e-2
 """The same gradient, computed twice, has the same norm to far less than this."""
 
 
-class FirstPass:
-    """The norms of one backward pass, whose gradients are freed."""
+def check_whole_tensors(plan: Plan) -> None:
+    """Refuse a method that two passes do not help: it does more to a tensor than to multiply it by a number."""
+    if not plan.per_tensor or isinstance(plan.clipping.rescale, Clamp):
+        raise TargetError(f"{plan.clipping} looks at other tensors to clip parts of one: use gradclip.Clipper after backward()")
 
-    def __init__(self, plan: Plan) -> None:
-        self._target, self._policy = plan.target, plan.clipping.nonfinite
-        self._look = measuring(plan.clipping.norm, self._policy if isinstance(self._policy, Zero) else Propagate())
-        self.norms: dict[int, Tensor] = {}
-        """Of the gradients that appeared, by the parameter's place."""
-        self.skipped: tuple[str, ...] = ()
-        """The parameters with a NaN or Inf, for which the whole step is skipped."""
 
-    def take(self, i: int) -> ClipResult:
-        """Measure and free the gradient of parameter i."""
-        result, _ = clip_one(over_one(self._target, i, self._look))
-        self._target.parameters[i].grad = None
-        return result
+class TwoPasses:
+    """One step: measure every gradient, decide, and clip the same gradients when they appear again.
 
-    def add(self, i: int) -> None:
-        """Take the gradient of parameter i, once: the norms of two parts do not tell the norm of their sum."""
-        if i in self.norms:
+    Args:
+        plan: the method over all parameters; of one that goes tensor by tensor only the policy for NaN and Inf is carried out.
+        rates: the learning rates, where the threshold needs them.
+        history: the threshold's, as a ``Clipper`` keeps it; empty before the first step. What is learnt is written into it.
+    """
+
+    def __init__(self, plan: Plan, rates: Rates, history: dict[str, Tensor]) -> None:
+        norm, policy = plan.clipping.norm, plan.clipping.nonfinite
+        alone = goes_tensor_by_tensor(plan.clipping)
+        self._plan = Plan(measuring(norm, policy), plan.target) if alone else plan
+        self._look = measuring(norm, policy if isinstance(policy, Zero) else Propagate())
+        self._target, self._rates, self._history = plan.target, rates, history
+        self._norms: dict[int, Tensor] = {}
+        self._learnt: State | None = None
+        self.result: ClipResult
+        """What was decided: the limits, the factors, and whether the step is skipped."""
+
+    def measure(self, i: int) -> None:
+        """Measure and free the gradient of parameter i, once: the norms of two parts do not tell the norm of their sum."""
+        if i in self._norms:
             name = self._target.names[i]
             raise TargetError(f"the gradient of {name!r} appeared twice inside measuring(): it measures one backward()")
-        self.norms[i] = self.take(i).tensor_norms[0]
+        self._norms[i] = self._take(i).tensor_norms[0]
 
-    def close(self) -> None:
-        """End the pass; raise if there was none, or a NaN or Inf that the policy raises for."""
-        if not self.norms:
+    def decide(self, step: int) -> None:
+        """End the first pass; a NaN or Inf raises, or skips the step, by the method's policy.
+
+        What multiplies whole tensors sees nothing of a gradient but its norm, so one number with that norm stands for it.
+        """
+        if not self._norms:
             raise TargetError("no gradient appeared inside measuring(): call backward() in it")
-        finite = as_vector(self.norms, self._target).isfinite().tolist()
-        bad = tuple(name for name, fine in zip(self._target.names, finite, strict=True) if not fine)
-        if bad and isinstance(self._policy, Raise):
-            raise NonFiniteGradientError(bad)
-        self.skipped = bad if isinstance(self._policy, Skip) else ()
+        parameters, method = self._target.parameters, self._plan.clipping
+        sizes = [p.numel() if i in self._norms else 0 for i, p in enumerate(parameters)]
+        part = shares(method.norm, sizes, self._plan.partition.first)
+
+        def number(i: int, norm: Tensor) -> Tensor:
+            return (norm * part[i]).reshape(1).to(parameters[0].device)
+
+        every = range(len(parameters))
+        grads = [number(i, self._norms[i]) if i in self._norms else None for i in every]
+        weights = [number(i, self._weight(i)) for i in every] if method.threshold.needs_weights else None
+        rates = [self._rates(i) for i in every] if self._rates else None
+        numbers = Target(parameters, tuple(replace(entry, shape=(1,)) for entry in self._target.entries))
+        plan = Plan(replace(method, norm=Norm(method.norm.p)), numbers)
+        self.result, self._learnt = clip_list(plan, grads, Known(weights, rates, self._history, step))
+
+    def clip(self, i: int, step: int) -> ClipResult:
+        """Clip the gradient of parameter i, or free it if the step is skipped."""
+        if self.result.skipped:
+            return replace(self._take(i), finite=False, nonfinite_names=self.result.nonfinite_names, skipped=True)
+        first, method = self._plan.partition.first[i], self._plan.clipping
+        factor = 1.0 if first is None else self.result.factors[first]
+        times = Clipping(Global(), method.norm, Constant(1.0), _Times(factor), method.nonfinite)
+        result, _ = clip_one(over_one(self._target, i, times))
+        if isinstance(method.rescale, Drop) and factor == 0:  # zeros would still move an optimizer that has momentum
+            self._target.parameters[i].grad = None
+        return result
+
+    def end_step(self, results: Results) -> tuple[Tensor | float, Tensor]:
+        """Return the limits and the factors of all blocks; a step with a NaN or Inf teaches nothing."""
+        if self._learnt and all(bool(result.tensor_norms.isfinite().all()) for result in results.values()):
+            self._history.update(self._learnt)
+        return self.result.limits, self.result.factors
 
     def check(self, norms: Tensor) -> None:
-        """Warn if the second pass, which has these norms, was another one."""
-        expected = as_vector(self.norms, self._target).to(norms)
+        """Warn if the second pass, which had these norms, was another one."""
+        expected = as_vector(self._norms, self._target).to(norms)
         most = float(expected.nan_to_num(0.0, 0.0).amax())
-        if not torch.allclose(norms, expected, rtol=_ALIKE, atol=_ALIKE * most, equal_nan=True):
+        if not self.result.skipped and not torch.allclose(norms, expected, rtol=_ALIKE, atol=_ALIKE * most, equal_nan=True):
             warnings.warn(
                 "the second backward() has other gradients than the one inside measuring(), so it was clipped by the norms of "
                 "others: use the same batch and the same random numbers (dropout), best one graph, "
@@ -77,71 +125,13 @@ class FirstPass:
                 stacklevel=2,
             )
 
-
-class TwoPasses:
-    """Methods whose blocks span tensors: multiply each gradient by its block's factor, decided by the norms of a first pass."""
-
-    def __init__(self, plan: Plan, rates: Rates) -> None:
-        if not plan.per_tensor or isinstance(plan.clipping.rescale, Clamp):
-            raise TargetError(
-                f"{plan.clipping} looks at other tensors to clip parts of one: use gradclip.Clipper after backward()"
-            )
-        self._method, self._target, self._first, self._rates = plan.clipping, plan.target, plan.partition.first, rates
-        numbers = Target(plan.target.parameters, tuple(replace(entry, shape=(1,)) for entry in plan.target.entries))
-        self._numbers = Plan(replace(plan.clipping, norm=Norm(plan.clipping.norm.p)), numbers)
-        self._decided: tuple[ClipResult, State | None] | None = None
-        self.state: State = {}
-        """The threshold's, as a ``Clipper`` keeps it; empty before the first step."""
-
-    def decide(self, norms: Mapping[int, Tensor], step: int) -> None:
-        """Decide by the norms of the gradients that there will be.
-
-        A method that multiplies whole tensors sees nothing of one but its norm, so one number with that norm stands for it.
-        """
-        parameters = self._target.parameters
-        sizes = [p.numel() if i in norms else 0 for i, p in enumerate(parameters)]
-        part = shares(self._method.norm, sizes, self._first)
-
-        def number(i: int, norm: Tensor) -> Tensor:
-            return (norm * part[i]).reshape(1).to(parameters[0].device)
-
-        grads = [number(i, norms[i]) if i in norms else None for i in range(len(parameters))]
-        weights = None
-        if self._method.threshold.needs_weights:
-            weights = [number(i, self._weight(i)) for i in range(len(parameters))]
-        rates = None if self._rates is None else [self._rates(i) for i in range(len(parameters))]
-        self._decided = clip_list(self._numbers, grads, Known(weights, rates, self.state, step))
-
-    def forget(self) -> None:
-        """Forget what was decided, if nothing came of it."""
-        self._decided = None
-
-    def clip(self, i: int, step: int) -> ClipResult:
-        """Clip the gradient of parameter i; raise if nothing was measured before."""
-        if self._decided is None:
-            raise TargetError(
-                f"{self._method} needs the norms of all gradients, which are known only after the last one: run backward() "
-                "twice, first inside `with in_backward.measuring():`, or use a method that goes tensor by tensor, such as "
-                '"agc:0.01"'
-            )
-        first = self._first[i]
-        factor = 1.0 if first is None else self._decided[0].factors[first]
-        times = Clipping(Global(), self._method.norm, Constant(1.0), _Times(factor), self._method.nonfinite)
-        result, _ = clip_one(over_one(self._target, i, times))
-        if isinstance(self._method.rescale, Drop) and factor == 0:  # zeros would still move an optimizer that has momentum
-            self._target.parameters[i].grad = None
+    def _take(self, i: int) -> ClipResult:
+        result, _ = clip_one(over_one(self._target, i, self._look))
+        self._target.parameters[i].grad = None
         return result
 
-    def end_step(self, results: Results, norms: Tensor) -> tuple[Tensor | float, Tensor]:
-        """Return the limits and factors of all blocks; a step with a NaN or Inf teaches nothing."""
-        assert self._decided is not None
-        (decided, state), self._decided = self._decided, None
-        if state is not None and bool(norms.isfinite().all()):
-            self.state = state
-        return decided.limits, decided.factors
-
     def _weight(self, i: int) -> Tensor:
-        look = over_one(self._target, i, measuring(self._method.norm, Propagate()))
+        look = over_one(self._target, i, measuring(self._plan.clipping.norm, Propagate()))
         return clip_list(look, [self._target.parameters[i].detach().clone()], Known())[0].tensor_norms[0]
 
 
