@@ -29,7 +29,7 @@ import torch
 from gpu_cases import CASES, MANY, WARMUP, Work, contenders_of
 from tables import PAGE, machine, measured_on, put_into_page, rotated, write_csv
 
-from gradclip.backends import chunks, torch_triton
+from gradclip.backends import chunks, gpu
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "gpu.csv"
@@ -137,11 +137,11 @@ def tune(rounds: int) -> None:
     for name, build in CASES.items():
         work = Work(*build())
         for tile, tiles, warps in itertools.product((2048, 4096, 8192), (1, 2, 4, 8, 16), (4, 8, 16)):
-            chunks.TILE = torch_triton.TILE = tile
+            chunks.TILE = gpu.TILE = tile
             chunks.CHUNK = tile * tiles
-            torch_triton._LAUNCH["num_warps"] = warps
+            gpu._LAUNCH["num_warps"] = warps
             chunks._layouts._made.clear()
-            call = partial(torch_triton.describe(work.grads()).norms, 2.0)
+            call = partial(gpu.Gpu.take(work.grads())[0].norms, 2.0)
             for _ in range(WARMUP):
                 call()
             ms = median(on_device(call) for _ in range(rounds))
@@ -161,7 +161,7 @@ def main() -> int:
     ):
         parser.add_argument(f"--{flag}", action="store_true", help=told)
     asked = parser.parse_args()
-    if not torch.cuda.is_available() or not torch_triton.takes(torch.empty(0, device="cuda")):
+    if not torch.cuda.is_available() or not gpu.on_device(torch.empty(0, device="cuda")):
         print("This benchmark needs a GPU that PyTorch sees, and Triton.")
         return 1
     if asked.check:

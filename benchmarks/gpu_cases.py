@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import gradclip
 import gradclip.torch as drop_in
-from gradclip.backends import torch_triton
+from gradclip.backends import gpu
 
 __all__ = ["CASES", "MANY", "WARMUP", "Work", "contenders_of"]
 
@@ -69,7 +69,7 @@ def contenders_of(work: Work) -> dict[str, Callable[[], object]]:
     made: dict[str, Callable[[], object]] = {
         "torch, nothing to clip": lambda: nn.utils.clip_grad_norm_(work.parameters, FREE, foreach=True),
         "torch, clipping": lambda: nn.utils.clip_grad_norm_(work.parameters, work.lower(), foreach=True),
-        "measure only": lambda: torch_triton.describe(work.grads()).norms(2.0),
+        "measure only": lambda: gpu.Gpu.take(work.grads())[0].norms(2.0),
         "drop-in, nothing to clip": lambda: drop_in.clip_grad_norm_(work.parameters, FREE),
         "drop-in, clipping": lambda: drop_in.clip_grad_norm_(work.parameters, work.lower()),
         "drop-in in a graph, nothing to clip": captured(lambda: drop_in.clip_grad_norm_(work.parameters, FREE)),

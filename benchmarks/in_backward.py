@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import gradclip
 
 RESULTS = Path(__file__).parent / "results" / "in_backward.csv"
-ARMS = ("after backward", "not clipped", "tensor by tensor", "all together, approximate", "all together, two passes")
+ARMS = ("after backward", "not clipped", "tensor by tensor", "all together, two passes")
 """The first is the usual loop, clipped by its global norm; the others step inside backward."""
 
 
@@ -62,7 +62,7 @@ def step_of(arm: str, model: nn.Module, words: Tensor) -> Callable[[], None]:
     if arm == "not clipped":
         return not_clipped(model, words, optimizers)
     clipping = "tensor_norm:1.0" if arm == "tensor by tensor" else "global_norm:1.0"
-    in_backward = gradclip.InBackward(model, clipping, optimizers, approximate="approximate" in arm)
+    in_backward = gradclip.InBackward(model, clipping, optimizers)
 
     def early() -> None:
         loss = model(words)

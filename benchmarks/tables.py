@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from gradclip.backends import kernel
+from gradclip.backends import cpu
 
 __all__ = ["PAGE", "machine", "measured_on", "put_into_page", "rotated", "write_csv"]
 
@@ -28,7 +28,7 @@ def machine() -> dict[str, object]:
         "isa": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "kernel": kernel.enabled(),
+        "kernel": cpu.enabled(),
     }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from gradclip.backends import Units, cpu
+
 PLAIN = {
     "transposed": lambda: torch.randn(4, 5).t(),
     "channels last": lambda: torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
@@ -13,3 +15,40 @@ PLAIN = {
     "one that requires grad": lambda: torch.randn(3, requires_grad=True) * 2,
     "an axis of one": lambda: torch.randn(4, 1, 5).as_strided((4, 1, 5), (5, 999, 1)),
 }
+
+
+def units_of(tensors, counts):
+    """Cut tensors into so many units each, runs of their elements; None for no units."""
+    if counts is None:
+        return None
+    sizes = [0 if t is None else t.numel() // max(n, 1) for t, n in zip(tensors, counts, strict=True)]
+    return Units(tuple((1, 1, n, size) for n, size in zip(counts, sizes, strict=True)), tuple(counts))
+
+
+def taken(kind, tensors, counts=None):
+    """The backend of a kind for tensors; ``left_out`` are those that it does not take."""
+    backend, left_out = kind.take(tensors, units_of(tensors, counts))
+    backend.left_out = list(left_out)
+    return backend
+
+
+class Described:
+    """What the compiled kernel does with tensors, in plain numbers."""
+
+    def __init__(self, tensors, counts=None):
+        self.backend, self.left_out = cpu.Cpu.take(tensors, units_of(tensors, counts))
+        self.pieces, self.slots, self.cells = self.backend.pieces, self.backend.slots, self.backend.cells
+
+    def norms(self, p):
+        return self.backend.norms(p).tolist()
+
+    def scale(self, factors):
+        self.backend.scale(factors)
+
+    def limit(self, limits, p):
+        norms, changed = self.backend.limit(torch.tensor(limits, dtype=torch.float64), p)
+        return norms.tolist(), changed
+
+    def clamp(self, low, high):
+        largest, changed = self.backend.clamp_and_measure(low, high)
+        return largest.tolist(), changed

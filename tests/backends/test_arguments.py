@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from gradclip.backends import kernel
+from gradclip.backends import cpu
+from tests.backends.support import Described
 
-pytestmark = pytest.mark.skipif(not kernel.enabled(), reason="the kernel was not built, or is switched off")
+pytestmark = pytest.mark.skipif(not cpu.enabled(), reason="the kernel was not built, or is switched off")
 
 ONE = (0, 1, 1)  # all of the work, on one thread
 
@@ -23,7 +24,7 @@ def doubles(count):
 
 def described(tensors, cells=None):
     """The pieces, and how many slots and cells there are."""
-    return kernel.describe(tensors, cells)[1:4]
+    return Described(tensors, cells)[1:4]
 
 
 @pytest.mark.parametrize(
@@ -42,43 +43,43 @@ def described(tensors, cells=None):
 )
 def test_cells_that_do_not_divide_a_tensor(shape, cells):
     with pytest.raises(ValueError, match=r"cannot be cut into|cells\[0\] is negative, or there would be too many"):
-        kernel.describe([torch.ones(shape)], [cells])
+        Described([torch.ones(shape)], [cells])
 
 
 def test_too_many_cells_altogether():
     with pytest.raises(ValueError, match=r"cells\[15\] is negative, or there would be too many cells"):
-        kernel.describe([None] * 40, [2**55] * 16 + [2**54] * 24)
+        Described([None] * 40, [2**55] * 16 + [2**54] * 24)
 
 
 @pytest.mark.parametrize("cells", [[], [1], [1, 1, 1]])
 def test_a_number_of_cells_for_each_tensor(cells):
     with pytest.raises(ValueError, match="a number for each of the 2 tensors"):
-        kernel.describe([torch.ones(2), None], cells)
+        Described([torch.ones(2), None], cells)
 
 
 @pytest.mark.parametrize("cells", [[1.0], [None], ["1"], [torch.tensor(1)]])
 def test_cells_are_ints(cells):
     with pytest.raises(TypeError, match=r"cells\[0\] must be an int"):
-        kernel.describe([torch.ones(2)], cells)
+        Described([torch.ones(2)], cells)
 
 
 def test_an_empty_tensor_may_have_any_number_of_cells():
-    table = kernel.describe([torch.ones(0, 3), torch.ones(3, 0), None, torch.ones(2)], [0, 3, 2, 1])
+    table = Described([torch.ones(0, 3), torch.ones(3, 0), None, torch.ones(2)], [0, 3, 2, 1])
     np.testing.assert_allclose(table.norms(2), [0, 0, 0, 0, 0, math.sqrt(2)])
 
 
 @pytest.mark.parametrize("items", [(torch.ones(1),), None, torch.ones(1)])
 def test_tensors_come_as_a_list(items):
     with pytest.raises(TypeError):
-        kernel._kernel.describe(items, None, kernel._TYPES, kernel._API)
+        cpu._Described(items, None, cpu._TYPES, cpu._API)
 
 
-@pytest.mark.skipif(kernel._API is None, reason="this PyTorch has no exchange API")
+@pytest.mark.skipif(cpu._API is None, reason="this PyTorch has no exchange API")
 @pytest.mark.parametrize("types", [(int,), (torch.Tensor, int), (object(),)])
 def test_types_that_the_exchange_api_does_not_read(types):
     """It would take any object for a tensor."""
-    for call in (lambda: kernel._kernel.describe([1], None, types, kernel._API),
-                 lambda: kernel._kernel.reshaped([1], ((),), types, kernel._API)):  # fmt: skip
+    for call in (lambda: cpu._Described([1], None, types, cpu._API),
+                 lambda: cpu._kernel.reshaped([1], ((),), types, cpu._API)):  # fmt: skip
         with pytest.raises(TypeError, match="__dlpack_c_exchange_api__"):
             call()
 
@@ -86,7 +87,7 @@ def test_types_that_the_exchange_api_does_not_read(types):
 @pytest.mark.parametrize("api", [1, "dlpack_exchange_api", object()])
 def test_an_api_that_is_none(api):
     with pytest.raises(ValueError, match="PyCapsule"):
-        kernel._kernel.describe([], None, kernel._TYPES, api)
+        cpu._Described([], None, cpu._TYPES, api)
 
 
 X = torch.ones(4)
@@ -99,20 +100,20 @@ X = torch.ones(4)
 )  # fmt: skip
 def test_facts_that_describe_no_tensor(fact):
     with pytest.raises(ValueError, match=r"no \(address, count, kind\)|too large"):
-        kernel._kernel.describe([fact], None, kernel._TYPES, None)
+        cpu._Described([fact], None, cpu._TYPES, None)
 
 
 @pytest.mark.parametrize("fact", [1, True, X, (), (1, 2), (1, 2, "3"), [X.data_ptr(), 4, 0]])
 def test_facts_of_another_form(fact):
     with pytest.raises(TypeError):
-        kernel._kernel.describe([fact], None, kernel._TYPES, None)
+        cpu._Described([fact], None, cpu._TYPES, None)
 
 
 def calls(pieces, slots, cells, own_slots=..., own_cells=..., p=2.0, bounds=(-1.0, 1.0), share=ONE):
     """Every function that works on pieces, by name; ``own_...`` takes the place of every array of that length."""
     s = doubles(slots) if own_slots is ... else own_slots
     c = doubles(cells) if own_cells is ... else own_cells
-    k = kernel._kernel
+    k = cpu._kernel
     return {
         "measure": lambda: k.measure(pieces, s, p, *share),
         "join": lambda: k.join(pieces, s, c, p),
@@ -175,7 +176,7 @@ def test_arrays_that_are_written_must_be_writable(tensors):
     assert not tensors[1].any()
 
 
-@pytest.mark.parametrize("pieces", [b"", b"\0" * 48, bytes(range(96)), None, 1, kernel._API])
+@pytest.mark.parametrize("pieces", [b"", b"\0" * 48, bytes(range(96)), None, 1, cpu._API])
 def test_pieces_that_describe_did_not_make(pieces):
     for call in calls(pieces, 1, 1).values():
         with pytest.raises(TypeError, match=r"what describe\(\) returned"):
@@ -237,7 +238,7 @@ def test_numbers_of_another_type(tensors):
 
 def test_clamping_units_tells_the_largest_of_each():
     x = torch.tensor([[0.5, -3.0], [0.1, 0.2], [9.0, math.nan]])
-    largest, changed = kernel.describe([x], [3]).clamp(-1.0, 2.0)
+    largest, changed = Described([x], [3]).clamp(-1.0, 2.0)
     assert changed
     np.testing.assert_allclose(largest, [3.0, 0.2, math.nan], rtol=1e-6)
     np.testing.assert_allclose(x, [[0.5, -1.0], [0.1, 0.2], [2.0, math.nan]], rtol=1e-6)
@@ -246,16 +247,16 @@ def test_clamping_units_tells_the_largest_of_each():
 @pytest.mark.parametrize("attribute", [None, "_kernel", "_API"])
 def test_which_tensors_have_another_shape(monkeypatch, attribute):
     if attribute is not None:
-        monkeypatch.setattr(kernel, attribute, None)
+        monkeypatch.setattr(cpu, attribute, None)
     tensors = [torch.ones(2, 3), None, torch.ones(()), torch.eye(4).to_sparse(), torch.ones(0, 5), nn.Parameter(torch.ones(3)),
                torch.ones(2, 3).t(), torch.ones(3).as_subclass(type("Special", (torch.Tensor,), {}))]  # fmt: skip
     shapes = [(2, 3), (9,), (), (4, 4), (0, 5), (3,), (3, 2), (3,)]
-    assert kernel.reshaped(tensors, shapes) == []
-    assert kernel.reshaped(tensors, [(3, 2), (9,), (1,), (4, 5), (5, 0), (3, 1), (2, 3), (4,)]) == [0, 2, 3, 4, 5, 6, 7]
+    assert cpu.reshaped(tensors, shapes) == []
+    assert cpu.reshaped(tensors, [(3, 2), (9,), (1,), (4, 5), (5, 0), (3, 1), (2, 3), (4,)]) == [0, 2, 3, 4, 5, 6, 7]
 
 
 def test_shapes_for_each_tensor():
-    if kernel._API is None:
+    if cpu._API is None:
         pytest.skip("this PyTorch has no exchange API")
     for shapes, error in (
         ((), ValueError),
@@ -265,4 +266,4 @@ def test_shapes_for_each_tensor():
         (((2**70,),), ValueError),
     ):
         with pytest.raises(error):
-            kernel._kernel.reshaped([torch.ones(3)], shapes, kernel._TYPES, kernel._API)
+            cpu._kernel.reshaped([torch.ones(3)], shapes, cpu._TYPES, cpu._API)

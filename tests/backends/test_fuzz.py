@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from gradclip.backends import kernel
+from gradclip.backends import cpu
+from tests.backends.support import Described
 from tests.support import TOLERANCE
 
-pytestmark = pytest.mark.skipif(not kernel.enabled(), reason="the kernel was not built, or is switched off")
+pytestmark = pytest.mark.skipif(not cpu.enabled(), reason="the kernel was not built, or is switched off")
 
 CASES = 40
 PLAIN = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -167,9 +168,9 @@ class Case:
 @pytest.fixture(params=["the exchange API", "Python's facts"])
 def way(request, monkeypatch):
     """How the kernel learns of tensors; even small work is shared."""
-    monkeypatch.setattr(kernel, "_ALONE", 0)
+    monkeypatch.setattr(cpu, "_ALONE", 0)
     if request.param == "Python's facts":
-        monkeypatch.setattr(kernel, "_API", None)
+        monkeypatch.setattr(cpu, "_API", None)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield request.param
@@ -178,7 +179,7 @@ def way(request, monkeypatch):
 
 def describe(case, way):
     """The table, whose choice of tensors must be the right one. (Python takes only those in the usual order of axes.)"""
-    table = kernel.describe(case.tensors, case.cells)
+    table = Described(case.tensors, case.cells)
     if way == "Python's facts":
         case.left_out = [i for i, m in enumerate(case.made) if m is not None and not takes(m, True)]
         left = [i for i in table.left_out if i in case.left_out or case.tensors[i].numel()]
@@ -255,7 +256,7 @@ def test_cells_that_do_not_fit(way):
             if made is not None and takes(made, True) and made.tensor.numel():
                 fits = fits and own > 0 and made.tensor.numel() % own == 0
         try:
-            table = kernel.describe(case.tensors, cells)
+            table = Described(case.tensors, cells)
         except ValueError:
             assert not fits, f"seed {seed}"
             continue
@@ -274,12 +275,12 @@ ODD = [
 
 def test_any_arguments_whatever(way):
     """Right arguments, of which some are replaced by others, also by those of other tensors."""
-    k, done, refused = kernel._kernel, 0, 0
+    k, done, refused = cpu._kernel, 0, 0
     for seed in seeds(30_000):
         cases = [Case(seed), Case(seed + 1_000_000)]
-        tables = [kernel.describe(c.tensors, c.cells) for c in cases]
+        tables = [Described(c.tensors, c.cells) for c in cases]
         rng = cases[0].rng
-        odd = [*ODD, kernel._exchange_api(), *(t.pieces for t in tables)]
+        odd = [*ODD, cpu._exchange_api(), *(t.pieces for t in tables)]
         odd += [array("d", bytes(8 * n)) for t in tables for n in (t.slots, t.cells)]
         for _ in range(40):
             table, threads = rng.choice(tables), rng.choice([1, 2, 9, 1000])
@@ -290,8 +291,8 @@ def test_any_arguments_whatever(way):
                 (k.measure, [table.pieces, slots, p, *part]), (k.join, [table.pieces, slots, cells, p]),
                 (k.scale, [table.pieces, cells, *part]), (k.limit, [table.pieces, cells, cells[:], p, *part]),
                 (k.clamp, [table.pieces, slots, -1.0, 1.0, *part]),
-                (k.describe, [cases[0].tensors, None, kernel._TYPES, kernel._exchange_api()]),
-                (k.reshaped, [cases[0].tensors, (), kernel._TYPES, kernel._exchange_api()]),
+                (k.describe, [cases[0].tensors, None, cpu._TYPES, cpu._exchange_api()]),
+                (k.reshaped, [cases[0].tensors, (), cpu._TYPES, cpu._exchange_api()]),
             ])  # fmt: skip
             args = [rng.choice(odd) if rng.random() < 0.15 else arg for arg in args]
             try:

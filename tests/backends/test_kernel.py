@@ -10,12 +10,11 @@ import pytest
 import torch
 
 from gradclip import reference
-from gradclip.backends import Units, cpu
 from gradclip.norms import Norm
-from tests.backends.support import PLAIN
+from tests.backends.support import PLAIN, Described
 from tests.support import TOLERANCE, numpy_of
 
-pytestmark = pytest.mark.skipif(not kernel.enabled(), reason="the kernel was not built, or is switched off")
+pytestmark = pytest.mark.skipif(not cpu.enabled(), reason="the kernel was not built, or is switched off")
 
 inf, nan = math.inf, math.nan
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -23,11 +22,11 @@ SIZES = [*range(70), 100, 127, 128, 129, 1000, 1023, 1024, 1025, 2047, 2048, 204
 
 
 def norms(tensors, p=2.0, cells=None):
-    return list(kernel.describe(tensors, cells).norms(p))
+    return list(Described(tensors, cells).norms(p))
 
 
 def scaled(tensor, *factors, cells=None):
-    kernel.describe([tensor], cells).scale(array("d", factors))
+    Described([tensor], cells).scale(array("d", factors))
     return tensor
 
 
@@ -62,7 +61,7 @@ def test_clamping_is_torchs(dtype, bounds):
         want = grad.clone().clamp_(*bounds)
         before = grad.abs().max() if size else 0
         outside = bool((grad != want).any())
-        largest, changed = kernel.describe([grad]).clamp(*bounds)
+        largest, changed = Described([grad]).clamp(*bounds)
         assert changed == outside
         assert list(largest) == [float(before) if size else 0.0]
         assert torch.equal(grad, want)
@@ -70,7 +69,7 @@ def test_clamping_is_torchs(dtype, bounds):
 
 def test_clamping_keeps_nan_and_bounds_inf():
     grad = torch.tensor([nan, inf, -inf, 0.1])
-    kernel.describe([grad]).clamp(-1.0, 2.0)
+    Described([grad]).clamp(-1.0, 2.0)
     np.testing.assert_array_equal(grad, [nan, 2, -1, np.float32(0.1)])
 
 
@@ -166,7 +165,7 @@ OTHERS = {
 @pytest.mark.parametrize("make", PLAIN.values(), ids=PLAIN)
 def test_takes_what_fills_one_stretch_of_memory(make):
     tensor = make()
-    table = kernel.describe([tensor])
+    table = Described([tensor])
     assert table.left_out == []
     assert table.norms(2)[0] == pytest.approx(float(tensor.detach().double().norm()), rel=2e-7)
 
@@ -174,19 +173,19 @@ def test_takes_what_fills_one_stretch_of_memory(make):
 @pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS)
 def test_leaves_the_rest_alone(make):
     one = torch.tensor([3.0, 4.0])
-    table = kernel.describe([one, make(), one])
+    table = Described([one, make(), one])
     assert table.left_out == [1]
     assert list(table.norms(2)) == [5.0, 0.0, 5.0]
 
 
 def test_units_need_the_usual_order_of_axes():
-    assert kernel.describe([torch.randn(4, 5).t()], [5]).left_out == [0]
+    assert Described([torch.randn(4, 5).t()], [5]).left_out == [0]
 
 
 def test_a_batched_tensor_is_left_alone():
     """Inside vmap a tensor has no memory of its own."""
     left = []
-    torch.func.vmap(lambda x: left.append(kernel.describe([x]).left_out) or x)(torch.randn(2, 3))
+    torch.func.vmap(lambda x: left.append(Described([x]).left_out) or x)(torch.randn(2, 3))
     assert left == [[0]]
 
 
@@ -195,7 +194,7 @@ def test_autograd_knows_of_a_change():
     versions = x._version, untouched._version
     scaled(x, 0.5)
     assert x._version > versions[0]
-    assert not kernel.describe([untouched]).clamp(-2.0, 2.0)[1]
+    assert not Described([untouched]).clamp(-2.0, 2.0)[1]
     assert untouched._version == versions[1]
-    assert kernel.describe([untouched]).clamp(-0.5, 0.5)[1]
+    assert Described([untouched]).clamp(-0.5, 0.5)[1]
     assert untouched._version > versions[1]

@@ -6,25 +6,28 @@ import subprocess
 import sys
 import threading
 from array import array
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 import gradclip
-from gradclip.backends import kernel
+from gradclip.backends import cpu
+from tests.backends.support import Described
 
-pytestmark = pytest.mark.skipif(not kernel.enabled(), reason="the kernel was not built, or is switched off")
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.skipif(not cpu.enabled(), reason="the kernel was not built, or is switched off")
 
 
 @pytest.fixture(params=["OpenMP's", "Python's"])
 def threads(request, monkeypatch):
     """Set the number of threads, of either kind, and share even small work."""
     before = torch.get_num_threads()
-    monkeypatch.setattr(kernel, "_ALONE", 0)
+    monkeypatch.setattr(cpu, "_ALONE", 0)
     if request.param == "Python's":
-        monkeypatch.setattr(kernel, "_borrowed", False)
-    elif not kernel._borrowed:
+        monkeypatch.setattr(cpu, "_borrowed", False)
+    elif not cpu._borrowed:
         pytest.skip("PyTorch brought no OpenMP runtime that the kernel could share")
     yield torch.set_num_threads
     torch.set_num_threads(before)
@@ -41,7 +44,7 @@ def test_the_number_of_threads_does_not_change_a_bit(threads, tensors):
     for count in (1, 2, 3, 2, 1):
         threads(count)
         own = [t.clone() for t in tensors]
-        table = kernel.describe(own)
+        table = Described(own)
         found.append({p: table.norms(p) for p in (1, 2, float("inf"))})
         table.scale(array("d", [0.3]) * len(own))
         assert table.clamp(-0.2, 0.2)[1]
@@ -77,23 +80,24 @@ FORKS = """
 import os, sys, warnings
 from array import array
 import torch
-from gradclip.backends import kernel
+from gradclip.backends import cpu
+from tests.backends.support import Described
 
 warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
-kernel._ALONE = 0
+cpu._ALONE = 0
 torch.set_num_threads(2)
 if sys.argv[1] == "Python's":
-    kernel._borrowed = False
+    cpu._borrowed = False
 tensors = [torch.randn(1_000_003), torch.randn(300)]
-want = kernel.describe(tensors).norms(2)
-assert kernel._borrowed or kernel._workers is not None
+want = Described(tensors).norms(2)
+assert cpu._borrowed or cpu._workers is not None
 child = os.fork()
-table = kernel.describe(tensors)
+table = Described(tensors)
 assert table.norms(2) == want
 table.scale(array("d", [0.5, 0.5]))
 assert abs(table.norms(2)[0] - want[0] / 2) < 1e-6 * want[0]
 if child == 0:
-    assert not kernel._borrowed  # OpenMP's threads stayed behind
+    assert not cpu._borrowed  # OpenMP's threads stayed behind
     os._exit(7)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 """
@@ -103,7 +107,9 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 @pytest.mark.parametrize("kind", ["OpenMP's", "Python's"])
 def test_a_forked_child_clips(kind):
     """The parent's threads do not exist in the child. (In a process of its own: other libraries here do not bear a fork.)"""
-    done = subprocess.run([sys.executable, "-c", FORKS, kind], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS, kind], capture_output=True, text=True, timeout=120, check=False, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -114,13 +120,13 @@ def test_an_error_in_another_thread_is_raised(threads):
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        kernel._share(1, work)
+        cpu._shared(work, 2)
 
 
 def test_while_the_interpreter_shuts_down_one_thread_does_it_all(threads, tensors, monkeypatch):
     threads(2)
-    want = kernel.describe(tensors).norms(2)
-    pool = kernel.ThreadPoolExecutor(1)
+    want = Described(tensors).norms(2)
+    pool = cpu.ThreadPoolExecutor(1)
     pool.shutdown()
-    monkeypatch.setattr(kernel, "_workers", pool)
-    assert kernel.describe(tensors).norms(2) == want
+    monkeypatch.setattr(cpu, "_workers", pool)
+    assert Described(tensors).norms(2) == want

@@ -13,7 +13,8 @@ from torch import nn
 
 import gradclip
 import gradclip.torch as drop_in
-from gradclip.backends import kernel
+from gradclip.backends import cpu
+from tests.backends.support import Described
 from tests.conformance.test_recipes import DTYPES, RECIPES
 from tests.support import TOLERANCE, parameters
 
@@ -27,13 +28,13 @@ def results(recipe, dtype):
     return {name: p.grad for name, p in target.items() if p.grad is not None}, found
 
 
-@pytest.mark.skipif(not kernel.enabled(), reason="the kernel was not built, or is switched off")
+@pytest.mark.skipif(not cpu.enabled(), reason="the kernel was not built, or is switched off")
 @pytest.mark.parametrize("attribute", ["_kernel", "_API"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("recipe", [r for r in RECIPES if r != "value:-0.1,0.5" and r != "value:0,0.5"])
 def test_every_recipe_does_the_same(monkeypatch, recipe, dtype, attribute):
     grads, found = results(recipe, dtype)
-    monkeypatch.setattr(kernel, attribute, None)
+    monkeypatch.setattr(cpu, attribute, None)
     others, other = results(recipe, dtype)
     assert grads.keys() == others.keys()
     for name, grad in grads.items():
@@ -42,14 +43,14 @@ def test_every_recipe_does_the_same(monkeypatch, recipe, dtype, attribute):
     assert (found["clipped"], found["worst"]) == (other["clipped"], other["worst"])
 
 
-@pytest.mark.skipif(not kernel.enabled(), reason="the kernel was not built, or is switched off")
+@pytest.mark.skipif(not cpu.enabled(), reason="the kernel was not built, or is switched off")
 def test_without_the_description_python_looks_at_the_tensors(monkeypatch):
     odd = [torch.randn(4, 5)[:, 1:], torch.arange(3), torch.randn(3, dtype=torch.complex64), torch.eye(3).to_sparse(),
            torch.randn(3, device="meta"), torch.frombuffer(bytearray(17), dtype=torch.float32, offset=1, count=4)]  # fmt: skip
     plain = [torch.randn(3), None, torch.randn(2, 3, dtype=torch.float64), nn.Parameter(torch.randn(5)), torch.zeros(0)]
-    want = kernel.describe([*plain, *odd]).norms(2)
-    monkeypatch.setattr(kernel, "_API", None)
-    table = kernel.describe([*plain, *odd])
+    want = Described([*plain, *odd]).norms(2)
+    monkeypatch.setattr(cpu, "_API", None)
+    table = Described([*plain, *odd])
     assert list(table.left_out) == [5, 6, 7, 8, 9, 10]
     assert table.norms(2) == want
 
@@ -58,7 +59,7 @@ def test_without_the_description_python_looks_at_the_tensors(monkeypatch):
 @pytest.mark.parametrize("with_kernel", [True, False])
 def test_the_drop_in_either_way(monkeypatch, dtype, with_kernel):
     if not with_kernel:
-        monkeypatch.setattr(kernel, "_kernel", None)
+        monkeypatch.setattr(cpu, "_kernel", None)
     target = list(parameters(dtype).values())
     grads = [None if p.grad is None else p.grad.double().clone() for p in target]
     norm = torch.linalg.vector_norm(torch.cat([g.flatten() for g in grads if g is not None]))
@@ -71,7 +72,7 @@ def test_the_drop_in_either_way(monkeypatch, dtype, with_kernel):
 def test_the_variable_switches_it_off_and_the_suite_stays_green():
     """The fallback is what everybody without a compiler runs."""
     environment = dict(os.environ, GRADCLIP_KERNEL="0")
-    code = "from gradclip.backends import kernel; print(kernel.enabled(), kernel.describe([]))"
+    code = "from gradclip.backends import kernel; print(cpu.enabled(), Described([]))"
     out = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
     assert out.split() == ["False", "None"]
     suite = [

@@ -8,7 +8,8 @@ from torch import nn
 
 import gradclip
 import gradclip.torch as drop_in
-from gradclip.backends import torch_triton
+from gradclip.backends import gpu
+from tests.backends.support import taken
 
 pytest.importorskip("triton", reason="Triton is not installed: there are no GPU kernels to test")
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -110,7 +111,7 @@ def test_a_graph_replays(warm):
         for grad in static:
             grad.normal_().mul_(scale)
         want = torch.cat([g.double().flatten() for g in static]).norm()
-        torch_triton.describe([torch.ones(5, device="cuda")]).norms(2)  # memory that others use between replays
+        taken(gpu.Gpu, [torch.ones(5, device="cuda")]).norms(2)  # memory that others use between replays
         graph.replay()
         torch.testing.assert_close(found.double(), want, rtol=1e-6, atol=0)
         torch.testing.assert_close(norm_of(parameters), want.clamp(max=1.0), rtol=2e-6, atol=0)
@@ -120,7 +121,7 @@ def test_a_table_is_used_on_another_stream():
     for _ in range(20):
         parameters = model()
         want = norm_of(parameters)
-        first = torch_triton.describe([p.grad for p in parameters]).norms(2)
+        first = taken(gpu.Gpu, [p.grad for p in parameters]).norms(2)
         other = torch.cuda.Stream()
         other.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(other):
@@ -144,7 +145,7 @@ def test_gradients_on_two_gpus_share_one_norm():
 
 def test_a_billion_elements():
     grad = torch.ones(1 << 30, dtype=torch.bfloat16, device="cuda")
-    assert float(torch_triton.describe([grad]).norms(2)[0]) == 2.0**15
-    torch_triton.describe([grad]).scale([0.5])
-    assert float(torch_triton.describe([grad]).norms(float("inf"))[0]) == 0.5
-    assert float(torch_triton.describe([grad]).norms(1)[0]) == 2.0**29
+    assert float(taken(gpu.Gpu, [grad]).norms(2)[0]) == 2.0**15
+    taken(gpu.Gpu, [grad]).scale([0.5])
+    assert float(taken(gpu.Gpu, [grad]).norms(float("inf"))[0]) == 0.5
+    assert float(taken(gpu.Gpu, [grad]).norms(1)[0]) == 2.0**29

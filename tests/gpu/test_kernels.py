@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from gradclip import reference
-from gradclip.backends import torch_triton
+from gradclip.backends import gpu
 from gradclip.backends.chunks import CHUNK, TILE
 from gradclip.norms import Norm
-from tests.backends.support import PLAIN
+from tests.backends.support import PLAIN, taken
 from tests.gpu.support import need_kernels
 from tests.support import TOLERANCE, numpy_of
 
@@ -26,7 +26,7 @@ SIZES = [0, 1, 2, 7, 8, 9, 100, 1000, TILE - 1, TILE, TILE + 8, CHUNK - 1, CHUNK
 @pytest.fixture
 def measured(device):
     def measure(tensors, p=2.0, cells=None):
-        table = torch_triton.describe([None if t is None else t.to(device) for t in tensors], cells)
+        table = taken(gpu.Gpu, [None if t is None else t.to(device) for t in tensors], cells)
         assert table.left_out == []
         return table.norms(p).cpu().numpy()
 
@@ -39,7 +39,7 @@ def test_norms_of_all_sizes_and_dtypes_together_from_any_element_on(device, p, o
     whole = [torch.randn(size + offset, device=device).to(dtype) for size in SIZES for dtype in DTYPES]
     tensors = [t[offset:] for t in whole]
     want = [reference.norm_of(numpy_of(t.cpu()), Norm(p)) for t in tensors]
-    np.testing.assert_allclose(torch_triton.describe(tensors).norms(p).cpu(), want, rtol=1e-7)
+    np.testing.assert_allclose(taken(gpu.Gpu, tensors).norms(p).cpu(), want, rtol=1e-7)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -49,7 +49,7 @@ def test_scaling_of_all_sizes_from_any_element_on(device, dtype, factor):
     for offset in (0, 1):
         whole = [torch.randn(size + offset + 5, device=device).to(dtype) for size in (1, 1000, TILE + 8, CHUNK + 1)]
         before = [t.clone() for t in whole]
-        torch_triton.describe([t[offset:-5] for t in whole]).scale([factor] * len(whole))
+        taken(gpu.Gpu, [t[offset:-5] for t in whole]).scale([factor] * len(whole))
         for now, was in zip(whole, before, strict=True):
             inside = slice(offset, len(now) - 5)
             want = was[inside].double() * factor if abs(factor) in (1e-40, 1e39) else (was[inside].float() * factor).double()
@@ -62,7 +62,7 @@ def test_scaling_of_all_sizes_from_any_element_on(device, dtype, factor):
 def test_a_factor_of_one_leaves_every_bit_alone(device, dtype):
     bits = torch.randint(-(2**15), 2**15, (2 * TILE,), dtype=torch.int16).to(device)
     same, halved = (bits.clone().view(dtype) for _ in range(2))
-    torch_triton.describe([same, halved]).scale(torch.tensor([1.0, 0.5], device=device))
+    taken(gpu.Gpu, [same, halved]).scale(torch.tensor([1.0, 0.5], device=device))
     assert torch.equal(same.view(torch.int16), bits)
     assert not torch.equal(halved.view(torch.int16), bits)
 
@@ -74,7 +74,7 @@ def test_clamping_is_torchs(device, dtype, bounds):
         for size in (1, 1000, TILE + 8, CHUNK + 1):
             grad = torch.randn(size + offset, device=device).to(dtype)[offset:]
             want = grad.clone().clamp_(*bounds)
-            table = torch_triton.describe([grad])
+            table = taken(gpu.Gpu, [grad])
             assert bool(table.outside(*bounds)) == bool((grad != want).any())
             table.clamp(*bounds)
             assert torch.equal(grad, want)
@@ -83,18 +83,18 @@ def test_clamping_is_torchs(device, dtype, bounds):
 
 def test_clamping_keeps_nan_and_bounds_inf(device):
     grad = torch.tensor([nan, inf, -inf, 0.1], device=device)
-    torch_triton.describe([grad]).clamp(-1.0, 2.0)
+    taken(gpu.Gpu, [grad]).clamp(-1.0, 2.0)
     np.testing.assert_array_equal(grad.cpu(), [nan, 2, -1, np.float32(0.1)])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_every_half_precision_number_is_read_and_rounded_as_torch_does(device, dtype):
     every = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(dtype).to(device)
-    sizes = torch_triton.describe([every], [1 << 16]).norms(inf)
+    sizes = taken(gpu.Gpu, [every], [1 << 16]).norms(inf)
     np.testing.assert_array_equal(sizes.cpu(), every.double().abs().cpu())
     for factor in (0.5, 0.3, 1.7, 2.0**-14, 3000.0):
         now, want = every.clone(), (every.float() * factor).to(dtype)
-        torch_triton.describe([now]).scale([factor])
+        taken(gpu.Gpu, [now]).scale([factor])
         np.testing.assert_array_equal(now.float().cpu(), want.float().cpu())
 
 
@@ -117,7 +117,7 @@ def test_units_are_runs_of_a_tensor(device, measured, shape, p):
     now = grad.to(device, copy=True)
     factors = torch.rand(shape[0], dtype=torch.float64)
     factors[::3] = 1
-    torch_triton.describe([now], [shape[0]]).scale(factors.to(device))
+    taken(gpu.Gpu, [now], [shape[0]]).scale(factors.to(device))
     assert torch.equal(now.cpu(), grad * factors.float()[:, None])
 
 
@@ -157,16 +157,16 @@ def test_one_large_row_does_not_hide_a_small_one(measured):
 
 def test_the_same_bits_twice(device):
     tensors = [torch.randn(n, device=device).to(d) for n in (7, 5000, CHUNK + 1) for d in DTYPES]
-    table = torch_triton.describe(tensors)
+    table = taken(gpu.Gpu, tensors)
     first = {p: table.norms(p) for p in (1, 2, inf)}
-    again = torch_triton.describe(tensors)
+    again = taken(gpu.Gpu, tensors)
     assert all(torch.equal(first[p], again.norms(p)) for p in first)
 
 
 def test_tables_are_sent_once(device):
     tensors = [torch.randn(9, device=device), torch.randn(3, device=device)]
-    one, two = torch_triton.describe(tensors), torch_triton.describe(list(tensors))
-    moved = torch_triton.describe([torch.randn(9, device=device), torch.randn(3, device=device)])
+    one, two = taken(gpu.Gpu, tensors), taken(gpu.Gpu, list(tensors))
+    moved = taken(gpu.Gpu, [torch.randn(9, device=device), torch.randn(3, device=device)])
     assert one.addresses is two.addresses
     assert one.layout is two.layout is moved.layout
     assert moved.addresses is not one.addresses
@@ -178,7 +178,7 @@ def test_tables_are_sent_once(device):
 )
 def test_all_cells_together(device, norms, p):
     vector = torch.tensor(norms, dtype=torch.float64, device=device)
-    found, factor, returned = torch_triton.conclude(vector, p, 0.1, torch.float32)
+    found, factor, returned = taken(gpu.Gpu, [vector.float()]).conclude(vector, p, 0.1, torch.float32)
     top = max(norms) if max(norms) not in (0.0, inf) and not any(map(math.isnan, norms)) else 1.0
     want = float(torch.linalg.vector_norm(vector.cpu() / top, p)) * top
     np.testing.assert_allclose(float(found), want, rtol=1e-14)
@@ -189,7 +189,7 @@ def test_all_cells_together(device, norms, p):
 def test_autograd_knows_of_a_change(device):
     grad = torch.ones(3, device=device)
     before = grad._version
-    torch_triton.describe([grad]).scale([0.5])
+    taken(gpu.Gpu, [grad]).scale([0.5])
     assert grad._version > before
 
 
@@ -211,7 +211,7 @@ OTHERS = {
 @pytest.mark.parametrize("make", WHOLE.values(), ids=WHOLE)
 def test_takes_what_fills_one_stretch_of_memory(device, make):
     tensor = make().to(device)
-    table = torch_triton.describe([tensor])
+    table = taken(gpu.Gpu, [tensor])
     assert table.left_out == []
     assert float(table.norms(2)[0]) == pytest.approx(float(tensor.detach().double().norm()), rel=1e-7)
     want = tensor.detach() * 0.5
@@ -222,20 +222,20 @@ def test_takes_what_fills_one_stretch_of_memory(device, make):
 @pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS)
 def test_leaves_the_rest_alone(device, make):
     one, made = torch.tensor([3.0, 4.0], device=device), make()
-    table = torch_triton.describe([one, made if made.is_meta else made.to(device), one.clone()])
+    table = taken(gpu.Gpu, [one, made if made.is_meta else made.to(device), one.clone()])
     assert table.left_out == [1]
     assert table.norms(2).tolist() == [5.0, 0.0, 5.0]
 
 
 def test_units_need_the_usual_order_of_axes(device):
-    assert torch_triton.describe([torch.randn(4, 5, device=device).t()], [5]).left_out == [0]
-    assert torch_triton.describe([torch.randn(4, 5, device=device).t()], [1]).left_out == []
+    assert taken(gpu.Gpu, [torch.randn(4, 5, device=device).t()], [5]).left_out == [0]
+    assert taken(gpu.Gpu, [torch.randn(4, 5, device=device).t()], [1]).left_out == []
 
 
 def test_a_batched_tensor_is_left_alone(device):
     """Inside vmap a tensor has no memory of its own."""
     left = []
-    torch.func.vmap(lambda x: left.append(torch_triton.describe([x]).left_out) or x)(torch.randn(2, 3, device=device))
+    torch.func.vmap(lambda x: left.append(taken(gpu.Gpu, [x]).left_out) or x)(torch.randn(2, 3, device=device))
     assert left == [[0]]
 
 
@@ -243,5 +243,5 @@ def test_half_precision_tolerance_is_rounding_alone(device):
     """What the pipeline may be off by: the table that its tests use is not looser than one rounding needs."""
     grad = torch.randn(CHUNK + 5, device=device).to(torch.bfloat16)
     want = grad.double() * 0.3
-    torch_triton.describe([grad]).scale([0.3])
+    taken(gpu.Gpu, [grad]).scale([0.3])
     torch.testing.assert_close(grad.double(), want, rtol=TOLERANCE[torch.bfloat16], atol=0)

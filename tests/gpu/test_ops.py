@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import gradclip.torch as drop_in
-from gradclip.backends import torch_ops, torch_triton
+from gradclip.backends import compiled, gpu
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
@@ -21,13 +21,13 @@ def tensors(device="cpu"):
 @pytest.mark.parametrize("name", ["norms", "scale_", "clamp_"])
 def test_the_operations_are_what_they_say(name):
     own = {"norms": (2.0,), "scale_": (torch.tensor([0.5, 1.0], dtype=torch.float64),), "clamp_": (-0.5, 0.5)}
-    torch.library.opcheck(getattr(torch_ops, name), (tensors(), *own[name]))
+    torch.library.opcheck(getattr(compiled, name), (tensors(), *own[name]))
 
 
 def test_they_do_it_under_a_compiler():
     def brought_to_one(grads):
-        norms = torch_ops.norms(grads, 2.0)
-        torch_ops.scale_(grads, 1 / norms)
+        norms = compiled.norms(grads, 2.0)
+        compiled.scale_(grads, 1 / norms)
         return norms
 
     grads = tensors()
@@ -39,7 +39,7 @@ def test_they_do_it_under_a_compiler():
 
 @pytest.mark.parametrize("max_norm", [0.5, 1e3])
 def test_the_drop_in_is_one_graph(device, max_norm):
-    if not torch_triton.takes(torch.empty(0, device=device)):
+    if not gpu.on_device(torch.empty(0, device=device)):
         pytest.skip("the kernels are switched off")
     parameters = [nn.Parameter(t) for t in tensors(device)]
     for p in parameters:

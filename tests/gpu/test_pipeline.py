@@ -15,12 +15,9 @@ from torch.nn import utils
 
 import gradclip
 import gradclip.torch as drop_in
-from gradclip.backends import torch_triton
-from gradclip.backends.torch_payload import DevicePayloads
-from gradclip.torch import pipeline
-from gradclip.torch.applying import apply
-from gradclip.torch.deciding import Known, Step, decide
-from gradclip.torch.plan import Plan
+from gradclip.backends import choose, gpu
+from gradclip.torch.plan import Stage
+from gradclip.torch.step import StepInputs
 from gradclip.torch.targets import resolve
 from tests.gpu.support import need_kernels
 from tests.support import TOLERANCE, assert_matches, expected, parameters
@@ -59,11 +56,12 @@ def test_nothing_has_to_be_asked(device, recipe):
     """The way of a policy that does not look: every factor stays on the device."""
     target = parameters()
     want, own = expected(gradclip.parse(recipe), target), moved(target, device)
-    plan = Plan(gradclip.parse(recipe), resolve(own))
-    grads = [p.grad for p in own.values()]
-    step = Step(plan, pipeline._payloads(plan, grads, lambda i, grad: None), Known([p.detach() for p in own.values()]))
-    assert isinstance(step.payloads, DevicePayloads)
-    _, clipped = apply(step, decide(step), None)
+    stage = Stage(gradclip.parse(recipe), resolve(own))
+    backend = choose([p.grad for p in own.values()], stage.layout.units)
+    transposed = recipe == "agc:0.3,axis=-1"  # its units are no runs of elements
+    assert isinstance(backend, gpu.Gpu) or transposed
+    step = StepInputs([p.detach() for p in own.values()])
+    _, clipped = stage.strategy.act(backend, stage.strategy.decide(backend, step), None, step)
     assert_matches(moved(own, "cpu"), want)
     if not recipe.startswith("agc"):  # units: whether any changed is not looked at
         assert bool(clipped) == any(f != 1 for f in want.factors)
@@ -173,8 +171,8 @@ def test_where_triton_cannot_compile_pytorch_does_it(device, monkeypatch):
     def broken(what):
         raise RuntimeError("no compiler")
 
-    monkeypatch.setattr(torch_triton, "_kernels", broken)
-    torch_triton._works.cache_clear()
+    monkeypatch.setattr(gpu, "_kernels", broken)
+    gpu._works.cache_clear()
     try:
         target = parameters()
         want, own = expected(gradclip.global_norm(1.0), target), moved(target, device)
@@ -183,12 +181,12 @@ def test_where_triton_cannot_compile_pytorch_does_it(device, monkeypatch):
         assert_matches(moved(own, "cpu"), want)
         gradclip.clip_(own, gradclip.global_norm(1.0))  # it says so once
     finally:
-        torch_triton._works.cache_clear()
+        gpu._works.cache_clear()
 
 
 @pytest.mark.parametrize("switch", ["0", "1"])
 def test_the_variable_switches_it_off(switch):
-    code = "import torch; from gradclip.backends import torch_triton; print(torch_triton.takes(torch.ones(1)))"
+    code = "import torch; from gradclip.backends import gpu; print(gpu.on_device(torch.ones(1)))"
     environment = dict(os.environ, GRADCLIP_KERNEL=switch, TRITON_INTERPRET="1")
     out = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
     assert out.split() == ["False" if switch == "0" else "True"]

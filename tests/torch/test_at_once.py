@@ -67,7 +67,7 @@ def calls(monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_it_is_the_same_as_measuring_first(recipe, dtype, threads, calls, monkeypatch):
-    monkeypatch.setattr(kernel, "_ALONE", 0)
+    monkeypatch.setattr(cpu, "_ALONE", 0)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -12,8 +12,7 @@ from gradclip.torch.dropin import (
     get_total_norm,
 )
 from gradclip.torch.functions import clip, clip_, tensor_norms
-
-# from gradclip.torch.in_backward import InBackward
+from gradclip.torch.in_backward import InBackward
 
 __all__ = [
     "Attachment", "Clipper", "InBackward", "attach", "clip", "clip_", "clip_grad_norm", "clip_grad_norm_", "clip_grad_value_",

@@ -230,7 +230,7 @@ def _clip_as_torch(
     grads: list[Tensor], max_norm: float | None, p: float, error_if_nonfinite: bool, foreach: bool | None
 ) -> Tensor:
     """Let PyTorch measure: p <= 0, and distributed and other special tensors."""
-    total = torch.nn.utils.get_total_norm(grads, p, raises, foreach)
+    total = torch.nn.utils.get_total_norm(grads, p, error_if_nonfinite, foreach)
     if max_norm is not None:
         coefficient = torch.clamp(max_norm / (total + 1e-6), max=1.0)
         for grad in grads:

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gradclip.chain import Chain
 from gradclip.clipping import Clipping, as_clipping
 from gradclip.errors import TargetError
 from gradclip.result import ClipResult
-from gradclip.torch.in_backward.backward_end import when_backward_ends
-from gradclip.torch.in_backward.first_pass import FirstPass, lookers
-from gradclip.torch.in_backward.hooking import check_model, check_parameters, forget, register
-from gradclip.torch.in_backward.in_turn import InTurn
-from gradclip.torch.in_backward.one_by_one import Alone, OneByOne, Rates, stands_alone
-from gradclip.torch.in_backward.step_result import dropped, joined
+from gradclip.torch.in_backward.hooks import check_model, check_parameters, forget, register, when_backward_ends
+from gradclip.torch.in_backward.one_by_one import joined
 from gradclip.torch.in_backward.stepping import Then, read
-from gradclip.torch.in_backward.together import Together
-from gradclip.torch.plan import Plan
+from gradclip.torch.in_backward.tensor_by_tensor import TensorByTensor, goes_tensor_by_tensor
+from gradclip.torch.in_backward.two_passes import TwoPasses, check_whole_tensors
+from gradclip.torch.plan import Stage
 from gradclip.torch.saved import pack, unpack
 from gradclip.torch.skips import DROPPED_GRADIENT, Skips
-from gradclip.torch.stages import stages_for
-from gradclip.torch.targets import Clippable
+from gradclip.torch.targets import Clippable, resolve
 
 __all__ = ["InBackward"]
 
@@ -37,8 +34,8 @@ class InBackward:
     For training with little memory, where each parameter has an optimizer of its own and no two gradients are alive together.
     Methods that clip tensor by tensor (``tensor_norm``, ``block_rms``, ``agc``, ``value``, ``spam``, ``norm_growth``,
     ``quantile`` with ``per_tensor``) give exactly what a ``Clipper`` gives after ``backward()``. Those that need all norms
-    first (``global_norm`` and the others) are exact in two passes, see :meth:`measuring`, or ``approximate``; without either
-    the first gradient raises. docs/low-memory.md has the whole loop, and a table of methods.
+    first (``global_norm`` and the others) give it in two passes, see :meth:`measuring`; in a single one their first gradient
+    raises. docs/low-memory.md has the whole loop, and a table of methods.
 
     Each backward is a step. Under ``nonfinite="skip"`` a NaN or Inf drops the gradient of its own parameter only, since others
     have been stepped by then. Clipping goes on until :meth:`detach`, whether this object is kept or not.
@@ -48,11 +45,10 @@ class InBackward:
         clipping: a recipe, or its spelling.
         then: called with each parameter whose gradient has been clipped (not where it was dropped); or the optimizer of each
             parameter, which is stepped and the gradient freed. Hooks that are registered later run after it.
-        approximate: clip what needs all norms by the norms so far, and those of the last step for what has not appeared yet.
 
     Raises:
         TypeError: gradients instead of parameters, or ``then`` is neither.
-        TargetError: a method, a parameter or a wrapped model that does not fit.
+        TargetError: a method (a chain is two), a parameter or a wrapped model that does not fit.
         ValueError: a gradient is already clipped as it appears.
 
     >>> import torch
@@ -64,38 +60,46 @@ class InBackward:
     (True, [1.0, 1.0])
     """
 
-    def __init__(
-        self, target: Clippable, clipping: Clipping | Chain | str, then: Then = None, *, approximate: bool = False
-    ) -> None:
+    def __init__(self, target: Clippable, clipping: Clipping | str, then: Then = None) -> None:
         check_model(target)
-        stages = stages_for(as_clipping(clipping), target)
-        self._clipping, self._plan = stages.clipping, stages.plans[-1]
-        check_parameters(self._plan.target)
-        self._then, rates = read(then, self._plan.target)
-        if stages.needs_lr and rates is None:
-            raise TargetError(f"{self.clipping} needs the learning rates: write then={{parameter: its optimizer, ...}}")
-        self._way = _way(stages.plans, rates if stages.needs_lr else None, approximate)
-        self._looks = lookers(self._plan)
-        self._first: FirstPass | None = None
-        self._measuring = False
+        method = as_clipping(clipping)
+        if isinstance(method, Chain):
+            raise TargetError(
+                f"{method} is two methods, and the second has to wait for the first: clip after a backward() that frees "
+                "nothing, with gradclip.attach(optimizer, ...) or gradclip.Clipper(model, ...).clip_()"
+            )
+        self._stage = Stage(method, resolve(target))
+        check_parameters(self._stage.target)
+        self._then, rates = read(then, self._stage.target)
+        if method.threshold.needs_lr and rates is None:
+            raise TargetError(f"{method} needs the learning rates: write then={{parameter: its optimizer, ...}}")
+        self._rates = rates if method.threshold.needs_lr else None
+        self._history: dict[str, Tensor] = {}
+        self._each: TensorByTensor | None = None
+        if goes_tensor_by_tensor(method):
+            self._each = TensorByTensor(self._stage, self._rates, self._history)
+        else:
+            check_whole_tensors(self._stage)
+        self._measuring: TwoPasses | None = None  # in its first pass
+        self._measured: TwoPasses | None = None  # until its second is over
         self._results: dict[int, ClipResult] = {}
         self._result: ClipResult | None = None
-        self._skips = Skips(self.clipping.nonfinite, DROPPED_GRADIENT)
+        self._skips = Skips(method.nonfinite, DROPPED_GRADIENT)
         self._steps = 0
         self._lock = threading.RLock()  # gradients on several devices appear in as many threads
-        self._stepping = self._dropping = False
-        hooks = [register(p, partial(self._on_gradient, i)) for i, p in enumerate(self._plan.target.parameters)]
+        self._stepping = False
+        hooks = [register(p, partial(self._on_gradient, i)) for i, p in enumerate(self._stage.target.parameters)]
         self._hooks = [hook for hook in hooks if hook is not None]
 
     @property
-    def clipping(self) -> Clipping | Chain:
+    def clipping(self) -> Clipping:
         """The method."""
-        return self._clipping
+        return self._stage.clipping
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the parameters, in order."""
-        return self._plan.target.names
+        return self._stage.target.names
 
     @property
     def step(self) -> int:
@@ -136,18 +140,13 @@ class InBackward:
             NonFiniteGradientError: a NaN or Inf, under ``nonfinite="raise"``; nothing is stepped.
         """
         self._finish()
-        self._way.forget()
-        self._first, self._measuring = FirstPass(self._plan, self._looks), True
+        self._measured, self._measuring = None, TwoPasses(self._stage, self._rates, self._history)
         try:
             yield
-            self._first.close()
-            if not self._first.doomed:
-                self._way.foresee(self._first.cells, self._first.present, self._steps)
-        except BaseException:
-            self._first = None
-            raise
+            self._measuring.decide(self._steps)
+            self._measured = self._measuring
         finally:
-            self._measuring = False
+            self._measuring = None
 
     def detach(self) -> None:
         """Stop clipping, and stepping with ``then``; may be called twice."""
@@ -155,14 +154,14 @@ class InBackward:
         for hook in self._hooks:
             hook.remove()
         if self._hooks:  # else somebody else may have hooked on since
-            forget(self._plan.target.parameters)
+            forget(self._stage.target.parameters)
         self._hooks = []
 
     def state_dict(self) -> dict[str, Any]:
         """Return a flat dict for a checkpoint, as :meth:`Clipper.state_dict` does; either can take up the other's."""
         self._finish()
-        counters = (self._steps, self._skips.total, self._skips.in_a_row)
-        return {**pack(str(self.clipping), counters, self._way.state()), **self._way.extra()}
+        history = {key: value.clone() for key, value in self._history.items()}
+        return pack(str(self.clipping), (self._steps, self._skips.total, self._skips.in_a_row), history)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up where a saved state left off, bit for bit.
@@ -170,11 +169,14 @@ class InBackward:
         Raises:
             StateError: the state is of another version, recipe or model, or incomplete; nothing is loaded.
         """
-        counters, history = unpack(str(self.clipping), self._way.start(), state)
+        start = self._stage.init()
+        counters, history = unpack(str(self.clipping), start, state)
         self._finish()
         self._steps, *skips = counters
         self._skips.load(*skips)
-        self._way.load(history, state)
+        device = next((p.device for p in self._stage.target.parameters), torch.device("cpu"))
+        self._history.clear()
+        self._history.update({key: value.to(device, copy=True) for key, value in history.items()})
 
     def __enter__(self) -> InBackward:
         return self
@@ -199,12 +201,12 @@ class InBackward:
                     f"the gradient of {self.names[i]!r} was freed before it could be clipped, by a hook that was registered "
                     "earlier: register that hook after InBackward, or pass what it does as then=..."
                 )
-            if self._measuring and self._first is not None:
-                self._first.note(i)
+            if self._measuring is not None:
+                self._measuring.measure(i)
                 return
             if i in self._results:  # nobody said that the backward before had ended
                 self._end_step()
-            self._clip(i, parameter)
+            self._results[i] = self._way().clip(i, self._steps)
         when_backward_ends(self._finish)
         if parameter.grad is not None and self._then is not None:
             self._stepping = True
@@ -213,38 +215,29 @@ class InBackward:
             finally:
                 self._stepping = False
 
-    def _clip(self, i: int, parameter: Tensor) -> None:
-        if self._first is not None and self._first.doomed:
-            parameter.grad = None
-            self._results[i] = dropped(self.names[i], self._first.of(i))
-            self._drop(self._first.bad)
-            return
-        result = self._results[i] = self._way.clip(i, self._steps)
-        if result.skipped:
-            self._drop(result.nonfinite_names)
-
-    def _drop(self, names: Sequence[str]) -> None:
-        """Count the step as one with a dropped gradient; further ones of the same step are not counted again."""
-        if not self._dropping:
-            self._dropping = True
-            self._skips.count(names)
+    def _way(self) -> TensorByTensor | TwoPasses:
+        """Return what clips the gradients of this backward."""
+        if self._each is not None and not (self._measured and self._measured.result.skipped):
+            return self._each
+        if self._measured is None:
+            raise TargetError(
+                f"{self.clipping} needs the norms of all gradients, which are known only after the last one: run backward() "
+                "twice, first inside `with in_backward.measuring():`, or use a method that goes tensor by tensor, such as "
+                '"agc:0.01"'
+            )
+        return self._measured
 
     def _end_step(self) -> None:
         if not self._results:
             return
-        results, self._results = self._results, {}
-        first, self._first = self._first, None
-        self._result = joined(self._plan, self._way, results, self._steps)
+        limits, factors = self._way().end_step(self._results)
+        self._result = joined(self._stage, self._results, limits, factors)
+        skipped = any(result.skipped for result in self._results.values())
+        measured, self._measured, self._results = self._measured, None, {}
         self._steps += 1
-        if not self._dropping:
+        if measured is not None:
+            measured.check(self._result.tensor_norms)
+        if skipped:
+            self._skips.count(self._result.nonfinite_names)
+        else:
             self._skips.forgive()
-        self._dropping = False
-        if first is not None and not first.doomed:
-            first.check(self._result._cells)
-
-
-def _way(plans: Sequence[Plan], rates: Rates, approximate: bool) -> OneByOne:
-    """Return how a method, or the two of a chain, are carried out on one gradient at a time."""
-    if len(plans) == 2:
-        return InTurn((plans[0], plans[1]), rates)
-    return Alone(plans[0], rates) if stands_alone(plans[0].clipping) else Together(plans[0], rates, approximate)

@@ -1,9 +1,10 @@
-"""Hook on to gradients, each parameter for one user only."""
+"""Hooks on gradients, each parameter for one user only, and on the end of a backward."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
@@ -11,10 +12,14 @@ from torch.utils.weak import WeakIdKeyDictionary
 from gradclip.errors import TargetError
 from gradclip.torch.targets import Target
 
-__all__ = ["check_model", "check_parameters", "forget", "register"]
+__all__ = ["check_model", "check_parameters", "forget", "register", "when_backward_ends"]
 
 _hooked = WeakIdKeyDictionary()
 """The parameters whose gradients are clipped as they appear."""
+
+# No public way is as exact; PyTorch's own DDP and FSDP use the first. Both may be missing one day: then nobody is told.
+_queue = getattr(getattr(torch.autograd.Variable, "_execution_engine", None), "queue_callback", None)
+_node_under_way = getattr(torch._C, "_current_autograd_node", None)
 
 
 def check_model(target: object) -> None:
@@ -60,3 +65,18 @@ def forget(parameters: Iterable[Tensor]) -> None:
     """Let others hook on to these."""
     for parameter in parameters:
         _hooked.pop(parameter, None)
+
+
+def when_backward_ends(call: Callable[[], None]) -> None:
+    """Call something when the backward that is under way has ended; not if it is only a part of another.
+
+    Re-entrant checkpointing runs a backward of its own for each segment, inside a node of the outer one.
+    """
+    if _queue is None or _node_under_way is None:
+        return
+
+    def at_end() -> None:
+        if _node_under_way() is None:
+            call()
+
+    _queue(at_end)
