@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import nn
 
@@ -32,23 +34,39 @@ def taken(kind, tensors, counts=None):
     return backend
 
 
-class Described:
-    """What the compiled kernel does with tensors, in plain numbers."""
+class Table(NamedTuple):
+    """What the compiled kernel says of tensors, and does with them in plain numbers."""
 
-    def __init__(self, tensors, counts=None):
-        self.backend, self.left_out = cpu.Cpu.take(tensors, units_of(tensors, counts))
-        self.pieces, self.slots, self.cells = self.backend.pieces, self.backend.slots, self.backend.cells
+    tensors: list
+    pieces: object
+    slots: int
+    cells: int
+    bytes: int
+    kinds: int
+    left_out: list
+
+    @property
+    def _backend(self):
+        units = None if self.cells == len(self.tensors) else Units((), ())
+        return cpu.Cpu(self.tensors, units, None, self[1:])
 
     def norms(self, p):
-        return self.backend.norms(p).tolist()
+        return self._backend.norms(p).tolist()
 
     def scale(self, factors):
-        self.backend.scale(factors)
+        self._backend.scale(factors)
 
     def limit(self, limits, p):
-        norms, changed = self.backend.limit(torch.tensor(limits, dtype=torch.float64), p)
+        norms, changed = self._backend.limit(torch.tensor(limits, dtype=torch.float64), p)
         return norms.tolist(), changed
 
     def clamp(self, low, high):
-        largest, changed = self.backend.clamp_and_measure(low, high)
+        largest, changed = self._backend.clamp_and_measure(low, high)
         return largest.tolist(), changed
+
+
+def describe(tensors, cells=None):
+    """Have the kernel look at tensors, each cut into so many cells."""
+    tensors = list(tensors)
+    items = tensors if cpu._API is not None else [cpu._facts(t) for t in tensors]
+    return Table(tensors, *cpu._kernel.describe(items, None if cells is None else tuple(cells), cpu._TYPES, cpu._API))

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from gradclip.backends import cpu
-from tests.backends.support import Described
+from tests.backends.support import describe
 
 pytestmark = pytest.mark.skipif(not cpu.enabled(), reason="the kernel was not built, or is switched off")
 
@@ -24,7 +24,7 @@ def doubles(count):
 
 def described(tensors, cells=None):
     """The pieces, and how many slots and cells there are."""
-    return Described(tensors, cells)[1:4]
+    return describe(tensors, cells)[1:4]
 
 
 @pytest.mark.parametrize(
@@ -43,42 +43,42 @@ def described(tensors, cells=None):
 )
 def test_cells_that_do_not_divide_a_tensor(shape, cells):
     with pytest.raises(ValueError, match=r"cannot be cut into|cells\[0\] is negative, or there would be too many"):
-        Described([torch.ones(shape)], [cells])
+        describe([torch.ones(shape)], [cells])
 
 
 def test_too_many_cells_altogether():
     with pytest.raises(ValueError, match=r"cells\[15\] is negative, or there would be too many cells"):
-        Described([None] * 40, [2**55] * 16 + [2**54] * 24)
+        describe([None] * 40, [2**55] * 16 + [2**54] * 24)
 
 
 @pytest.mark.parametrize("cells", [[], [1], [1, 1, 1]])
 def test_a_number_of_cells_for_each_tensor(cells):
     with pytest.raises(ValueError, match="a number for each of the 2 tensors"):
-        Described([torch.ones(2), None], cells)
+        describe([torch.ones(2), None], cells)
 
 
 @pytest.mark.parametrize("cells", [[1.0], [None], ["1"], [torch.tensor(1)]])
 def test_cells_are_ints(cells):
     with pytest.raises(TypeError, match=r"cells\[0\] must be an int"):
-        Described([torch.ones(2)], cells)
+        describe([torch.ones(2)], cells)
 
 
 def test_an_empty_tensor_may_have_any_number_of_cells():
-    table = Described([torch.ones(0, 3), torch.ones(3, 0), None, torch.ones(2)], [0, 3, 2, 1])
+    table = describe([torch.ones(0, 3), torch.ones(3, 0), None, torch.ones(2)], [0, 3, 2, 1])
     np.testing.assert_allclose(table.norms(2), [0, 0, 0, 0, 0, math.sqrt(2)])
 
 
 @pytest.mark.parametrize("items", [(torch.ones(1),), None, torch.ones(1)])
 def test_tensors_come_as_a_list(items):
     with pytest.raises(TypeError):
-        cpu._Described(items, None, cpu._TYPES, cpu._API)
+        cpu._kernel.describe(items, None, cpu._TYPES, cpu._API)
 
 
 @pytest.mark.skipif(cpu._API is None, reason="this PyTorch has no exchange API")
 @pytest.mark.parametrize("types", [(int,), (torch.Tensor, int), (object(),)])
 def test_types_that_the_exchange_api_does_not_read(types):
     """It would take any object for a tensor."""
-    for call in (lambda: cpu._Described([1], None, types, cpu._API),
+    for call in (lambda: cpu._kernel.describe([1], None, types, cpu._API),
                  lambda: cpu._kernel.reshaped([1], ((),), types, cpu._API)):  # fmt: skip
         with pytest.raises(TypeError, match="__dlpack_c_exchange_api__"):
             call()
@@ -87,7 +87,7 @@ def test_types_that_the_exchange_api_does_not_read(types):
 @pytest.mark.parametrize("api", [1, "dlpack_exchange_api", object()])
 def test_an_api_that_is_none(api):
     with pytest.raises(ValueError, match="PyCapsule"):
-        cpu._Described([], None, cpu._TYPES, api)
+        cpu._kernel.describe([], None, cpu._TYPES, api)
 
 
 X = torch.ones(4)
@@ -100,13 +100,13 @@ X = torch.ones(4)
 )  # fmt: skip
 def test_facts_that_describe_no_tensor(fact):
     with pytest.raises(ValueError, match=r"no \(address, count, kind\)|too large"):
-        cpu._Described([fact], None, cpu._TYPES, None)
+        cpu._kernel.describe([fact], None, cpu._TYPES, None)
 
 
 @pytest.mark.parametrize("fact", [1, True, X, (), (1, 2), (1, 2, "3"), [X.data_ptr(), 4, 0]])
 def test_facts_of_another_form(fact):
     with pytest.raises(TypeError):
-        cpu._Described([fact], None, cpu._TYPES, None)
+        cpu._kernel.describe([fact], None, cpu._TYPES, None)
 
 
 def calls(pieces, slots, cells, own_slots=..., own_cells=..., p=2.0, bounds=(-1.0, 1.0), share=ONE):
@@ -238,7 +238,7 @@ def test_numbers_of_another_type(tensors):
 
 def test_clamping_units_tells_the_largest_of_each():
     x = torch.tensor([[0.5, -3.0], [0.1, 0.2], [9.0, math.nan]])
-    largest, changed = Described([x], [3]).clamp(-1.0, 2.0)
+    largest, changed = describe([x], [3]).clamp(-1.0, 2.0)
     assert changed
     np.testing.assert_allclose(largest, [3.0, 0.2, math.nan], rtol=1e-6)
     np.testing.assert_allclose(x, [[0.5, -1.0], [0.1, 0.2], [2.0, math.nan]], rtol=1e-6)

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from gradclip.backends import cpu
-from tests.backends.support import Described
+from tests.backends.support import describe
 from tests.support import TOLERANCE
 
 pytestmark = pytest.mark.skipif(not cpu.enabled(), reason="the kernel was not built, or is switched off")
@@ -177,9 +177,9 @@ def way(request, monkeypatch):
     torch.set_num_threads(before)
 
 
-def describe(case, way):
+def checked_table(case, way):
     """The table, whose choice of tensors must be the right one. (Python takes only those in the usual order of axes.)"""
-    table = Described(case.tensors, case.cells)
+    table = describe(case.tensors, case.cells)
     if way == "Python's facts":
         case.left_out = [i for i, m in enumerate(case.made) if m is not None and not takes(m, True)]
         left = [i for i in table.left_out if i in case.left_out or case.tensors[i].numel()]
@@ -194,7 +194,7 @@ def test_norms(way, p):
     for seed in seeds(1000 * int(min(p, 3))):
         case = Case(seed, extreme=True)
         try:
-            case.assert_norms(describe(case, way).norms(p), p)
+            case.assert_norms(checked_table(case, way).norms(p), p)
             case.assert_tensors(lambda x, first: x)
         except AssertionError as error:
             raise AssertionError(f"seed {seed}") from error
@@ -236,7 +236,7 @@ def test_changes(way, change):
         torch.manual_seed(seed)
         case = Case(seed)
         try:
-            case.assert_tensors(change(case, describe(case, way)))
+            case.assert_tensors(change(case, checked_table(case, way)))
         except AssertionError as error:
             raise AssertionError(f"seed {seed}") from error
 
@@ -256,7 +256,7 @@ def test_cells_that_do_not_fit(way):
             if made is not None and takes(made, True) and made.tensor.numel():
                 fits = fits and own > 0 and made.tensor.numel() % own == 0
         try:
-            table = Described(case.tensors, cells)
+            table = describe(case.tensors, cells)
         except ValueError:
             assert not fits, f"seed {seed}"
             continue
@@ -278,7 +278,7 @@ def test_any_arguments_whatever(way):
     k, done, refused = cpu._kernel, 0, 0
     for seed in seeds(30_000):
         cases = [Case(seed), Case(seed + 1_000_000)]
-        tables = [Described(c.tensors, c.cells) for c in cases]
+        tables = [describe(c.tensors, c.cells) for c in cases]
         rng = cases[0].rng
         odd = [*ODD, cpu._exchange_api(), *(t.pieces for t in tables)]
         odd += [array("d", bytes(8 * n)) for t in tables for n in (t.slots, t.cells)]

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from gradclip import reference
+from gradclip.backends import cpu
 from gradclip.norms import Norm
-from tests.backends.support import PLAIN, Described
+from tests.backends.support import PLAIN, describe
 from tests.support import TOLERANCE, numpy_of
 
 pytestmark = pytest.mark.skipif(not cpu.enabled(), reason="the kernel was not built, or is switched off")
@@ -22,11 +23,11 @@ SIZES = [*range(70), 100, 127, 128, 129, 1000, 1023, 1024, 1025, 2047, 2048, 204
 
 
 def norms(tensors, p=2.0, cells=None):
-    return list(Described(tensors, cells).norms(p))
+    return list(describe(tensors, cells).norms(p))
 
 
 def scaled(tensor, *factors, cells=None):
-    Described([tensor], cells).scale(array("d", factors))
+    describe([tensor], cells).scale(array("d", factors))
     return tensor
 
 
@@ -61,7 +62,7 @@ def test_clamping_is_torchs(dtype, bounds):
         want = grad.clone().clamp_(*bounds)
         before = grad.abs().max() if size else 0
         outside = bool((grad != want).any())
-        largest, changed = Described([grad]).clamp(*bounds)
+        largest, changed = describe([grad]).clamp(*bounds)
         assert changed == outside
         assert list(largest) == [float(before) if size else 0.0]
         assert torch.equal(grad, want)
@@ -69,7 +70,7 @@ def test_clamping_is_torchs(dtype, bounds):
 
 def test_clamping_keeps_nan_and_bounds_inf():
     grad = torch.tensor([nan, inf, -inf, 0.1])
-    Described([grad]).clamp(-1.0, 2.0)
+    describe([grad]).clamp(-1.0, 2.0)
     np.testing.assert_array_equal(grad, [nan, 2, -1, np.float32(0.1)])
 
 
@@ -165,7 +166,7 @@ OTHERS = {
 @pytest.mark.parametrize("make", PLAIN.values(), ids=PLAIN)
 def test_takes_what_fills_one_stretch_of_memory(make):
     tensor = make()
-    table = Described([tensor])
+    table = describe([tensor])
     assert table.left_out == []
     assert table.norms(2)[0] == pytest.approx(float(tensor.detach().double().norm()), rel=2e-7)
 
@@ -173,19 +174,19 @@ def test_takes_what_fills_one_stretch_of_memory(make):
 @pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS)
 def test_leaves_the_rest_alone(make):
     one = torch.tensor([3.0, 4.0])
-    table = Described([one, make(), one])
+    table = describe([one, make(), one])
     assert table.left_out == [1]
     assert list(table.norms(2)) == [5.0, 0.0, 5.0]
 
 
 def test_units_need_the_usual_order_of_axes():
-    assert Described([torch.randn(4, 5).t()], [5]).left_out == [0]
+    assert describe([torch.randn(4, 5).t()], [5]).left_out == [0]
 
 
 def test_a_batched_tensor_is_left_alone():
     """Inside vmap a tensor has no memory of its own."""
     left = []
-    torch.func.vmap(lambda x: left.append(Described([x]).left_out) or x)(torch.randn(2, 3))
+    torch.func.vmap(lambda x: left.append(describe([x]).left_out) or x)(torch.randn(2, 3))
     assert left == [[0]]
 
 
@@ -194,7 +195,7 @@ def test_autograd_knows_of_a_change():
     versions = x._version, untouched._version
     scaled(x, 0.5)
     assert x._version > versions[0]
-    assert not Described([untouched]).clamp(-2.0, 2.0)[1]
+    assert not describe([untouched]).clamp(-2.0, 2.0)[1]
     assert untouched._version == versions[1]
-    assert Described([untouched]).clamp(-0.5, 0.5)[1]
+    assert describe([untouched]).clamp(-0.5, 0.5)[1]
     assert untouched._version > versions[1]

@@ -14,7 +14,7 @@ from torch import nn
 
 import gradclip
 from gradclip.backends import cpu
-from tests.backends.support import Described
+from tests.backends.support import describe
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(not cpu.enabled(), reason="the kernel was not built, or is switched off")
@@ -44,7 +44,7 @@ def test_the_number_of_threads_does_not_change_a_bit(threads, tensors):
     for count in (1, 2, 3, 2, 1):
         threads(count)
         own = [t.clone() for t in tensors]
-        table = Described(own)
+        table = describe(own)
         found.append({p: table.norms(p) for p in (1, 2, float("inf"))})
         table.scale(array("d", [0.3]) * len(own))
         assert table.clamp(-0.2, 0.2)[1]
@@ -81,7 +81,7 @@ import os, sys, warnings
 from array import array
 import torch
 from gradclip.backends import cpu
-from tests.backends.support import Described
+from tests.backends.support import describe
 
 warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
 cpu._ALONE = 0
@@ -89,10 +89,10 @@ torch.set_num_threads(2)
 if sys.argv[1] == "Python's":
     cpu._borrowed = False
 tensors = [torch.randn(1_000_003), torch.randn(300)]
-want = Described(tensors).norms(2)
+want = describe(tensors).norms(2)
 assert cpu._borrowed or cpu._workers is not None
 child = os.fork()
-table = Described(tensors)
+table = describe(tensors)
 assert table.norms(2) == want
 table.scale(array("d", [0.5, 0.5]))
 assert abs(table.norms(2)[0] - want[0] / 2) < 1e-6 * want[0]
@@ -125,8 +125,8 @@ def test_an_error_in_another_thread_is_raised(threads):
 
 def test_while_the_interpreter_shuts_down_one_thread_does_it_all(threads, tensors, monkeypatch):
     threads(2)
-    want = Described(tensors).norms(2)
+    want = describe(tensors).norms(2)
     pool = cpu.ThreadPoolExecutor(1)
     pool.shutdown()
     monkeypatch.setattr(cpu, "_workers", pool)
-    assert Described(tensors).norms(2) == want
+    assert describe(tensors).norms(2) == want

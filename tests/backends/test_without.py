@@ -14,7 +14,7 @@ from torch import nn
 import gradclip
 import gradclip.torch as drop_in
 from gradclip.backends import cpu
-from tests.backends.support import Described
+from tests.backends.support import describe
 from tests.conformance.test_recipes import DTYPES, RECIPES
 from tests.support import TOLERANCE, parameters
 
@@ -48,9 +48,9 @@ def test_without_the_description_python_looks_at_the_tensors(monkeypatch):
     odd = [torch.randn(4, 5)[:, 1:], torch.arange(3), torch.randn(3, dtype=torch.complex64), torch.eye(3).to_sparse(),
            torch.randn(3, device="meta"), torch.frombuffer(bytearray(17), dtype=torch.float32, offset=1, count=4)]  # fmt: skip
     plain = [torch.randn(3), None, torch.randn(2, 3, dtype=torch.float64), nn.Parameter(torch.randn(5)), torch.zeros(0)]
-    want = Described([*plain, *odd]).norms(2)
+    want = describe([*plain, *odd]).norms(2)
     monkeypatch.setattr(cpu, "_API", None)
-    table = Described([*plain, *odd])
+    table = describe([*plain, *odd])
     assert list(table.left_out) == [5, 6, 7, 8, 9, 10]
     assert table.norms(2) == want
 
@@ -72,7 +72,7 @@ def test_the_drop_in_either_way(monkeypatch, dtype, with_kernel):
 def test_the_variable_switches_it_off_and_the_suite_stays_green():
     """The fallback is what everybody without a compiler runs."""
     environment = dict(os.environ, GRADCLIP_KERNEL="0")
-    code = "from gradclip.backends import kernel; print(cpu.enabled(), Described([]))"
+    code = "from gradclip.backends import cpu; print(cpu.enabled(), cpu.Cpu.take([]))"
     out = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
     assert out.split() == ["False", "None"]
     suite = [

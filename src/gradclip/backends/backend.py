@@ -128,9 +128,9 @@ class Backend(ABC):
         chosen = [t for t, w in zip(self.tensors, which, strict=True) if w and t is not None]
         return elements.outside(chosen, low, high, self.device)
 
-    def sizes_of_elements(self, which: Sequence[bool]) -> Tensor:
-        """Return the absolute value of every element of these tensors as one vector on ``device``."""
-        dense = [elements.dense(self, i) for i, w in enumerate(which) if w]
+    def sizes_of_elements(self, which: Sequence[bool], shapes: Sequence[Sequence[int]]) -> Tensor:
+        """Return the absolute value of every element of these tensors as one vector on ``device``; 0 where there is none."""
+        dense = [elements.dense(self, i, shapes[i]) for i, w in enumerate(which) if w]
         kept = stock_norms.norm_dtype(self.device)
         sizes = [t.abs().flatten().to(device=self.device, dtype=kept) for t in dense]
         return torch.cat(sizes) if sizes else torch.zeros(0, dtype=kept, device=self.device)

@@ -19,15 +19,16 @@ class _Stored(Protocol):
     sparse: Mapping[int, Any]
 
 
-def dense(stored: _Stored, i: int) -> Tensor:
-    """Return tensor i in its own shape, zeros where nothing is stored; nothing for a tensor that is not there."""
+def dense(stored: _Stored, i: int, shape: Sequence[int]) -> Tensor:
+    """Return tensor i in its own shape, zeros where nothing is stored, and for a tensor that is not there."""
     values = stored.tensors[i]
     if values is None:
-        return torch.zeros(0)
+        return torch.zeros(tuple(shape))
     if i not in stored.sparse:
         return values
-    indices, shape = stored.sparse[i]
-    return torch.sparse_coo_tensor(indices, values, shape, is_coalesced=True, check_invariants=False).to_dense()
+    return torch.sparse_coo_tensor(
+        stored.sparse[i].indices, values, tuple(shape), is_coalesced=True, check_invariants=False
+    ).to_dense()
 
 
 def scale_elements(stored: _Stored, factors: Sequence[Tensor | None]) -> None:

@@ -233,7 +233,7 @@ class ScaleElements(Strategy):
         return backend.norms(self.p), True
 
     def _block_norms(self, backend: Backend, cells: Tensor) -> Tensor:
-        return backend.sizes_of_elements(self.layout.included)
+        return backend.sizes_of_elements(self.layout.included, self.layout.shapes)
 
     def _learning_rates(self, backend: Backend, lrs: Sequence[float]) -> Tensor:
         moving = [0.0 if t is None else lr for lr, t in zip(lrs, backend.tensors, strict=True)]
