@@ -19,16 +19,7 @@ from gradclip.result import ClipResult
 from gradclip.scopes import Global
 from gradclip.thresholds import Constant
 from gradclip.torch.deciding import Known, State
-from gradclip.torch.in_backward.one_by_one import (
-    Rates,
-    Results,
-    as_vector,
-    clip_list,
-    clip_one,
-    measuring,
-    over_one,
-    shares,
-)
+from gradclip.torch.in_backward.one_by_one import Rates, Results, as_vector, clip_list, clip_one, measuring, over_one, shares
 from gradclip.torch.in_backward.tensor_by_tensor import goes_tensor_by_tensor
 from gradclip.torch.plan import Plan
 from gradclip.torch.targets import Target
@@ -56,8 +47,7 @@ class TwoPasses:
 
     def __init__(self, plan: Plan, rates: Rates, history: dict[str, Tensor]) -> None:
         norm, policy = plan.clipping.norm, plan.clipping.nonfinite
-        alone = goes_tensor_by_tensor(plan.clipping)
-        self._plan = Plan(measuring(norm, policy), plan.target) if alone else plan
+        self._plan = Plan(measuring(norm, policy), plan.target) if goes_tensor_by_tensor(plan.clipping) else plan
         self._look = measuring(norm, policy if isinstance(policy, Zero) else Propagate())
         self._target, self._rates, self._history = plan.target, rates, history
         self._norms: dict[int, Tensor] = {}
