@@ -42,10 +42,17 @@ def measuring(norm: Norm, nonfinite: Nonfinite) -> Clipping:
     return Clipping(Global(), norm, Constant(math.inf), Hard(), nonfinite)
 
 
-def clip_list(plan: Plan, grads: list[Tensor | None], known: Known) -> tuple[ClipResult, State | None]:
+def clip_list(
+    plan: Plan,
+    grads: list[Tensor | None],
+    weights: Sequence[Tensor] | None = None,
+    rates: Sequence[float] | None = None,
+    state: State | None = None,
+    step: int = 0,
+) -> tuple[ClipResult, State | None]:
     """Clip gradients in a list; return what was done and the threshold's next state, None where it learnt nothing."""
-    result, state = run(plan, grads, grads.__setitem__, known)
-    return result, state if state and state is not known.state else None
+    result, after = run(plan, grads, grads.__setitem__, Known(weights, rates, state, step))
+    return result, after if after and after is not state else None
 
 
 def clip_one(
@@ -54,7 +61,7 @@ def clip_one(
     """Clip the gradient of a plan's one parameter."""
     (parameter,) = plan.target.parameters
     grads = [parameter.grad]
-    done = clip_list(plan, grads, Known([parameter], None if rate is None else [rate], state, step))
+    done = clip_list(plan, grads, [parameter], None if rate is None else [rate], state, step)
     parameter.grad = grads[0]
     return done
 

@@ -18,7 +18,7 @@ from gradclip.rescales import Clamp, Drop, Rescale
 from gradclip.result import ClipResult
 from gradclip.scopes import Global
 from gradclip.thresholds import Constant
-from gradclip.torch.deciding import Known, State
+from gradclip.torch.deciding import State
 from gradclip.torch.in_backward.one_by_one import Rates, Results, as_vector, clip_list, clip_one, measuring, over_one, shares
 from gradclip.torch.in_backward.tensor_by_tensor import goes_tensor_by_tensor
 from gradclip.torch.plan import Plan
@@ -82,7 +82,7 @@ class TwoPasses:
         rates = [self._rates(i) for i in every] if self._rates else None
         numbers = Target(parameters, tuple(replace(entry, shape=(1,)) for entry in self._target.entries))
         plan = Plan(replace(method, norm=Norm(method.norm.p)), numbers)
-        self.result, self._learnt = clip_list(plan, grads, Known(weights, rates, self._history, step))
+        self.result, self._learnt = clip_list(plan, grads, weights, rates, self._history, step)
 
     def clip(self, i: int, step: int) -> ClipResult:
         """Clip the gradient of parameter i, or free it if the step is skipped."""
@@ -122,7 +122,7 @@ class TwoPasses:
 
     def _weight(self, i: int) -> Tensor:
         look = over_one(self._target, i, measuring(self._plan.clipping.norm, Propagate()))
-        return clip_list(look, [self._target.parameters[i].detach().clone()], Known())[0].tensor_norms[0]
+        return clip_list(look, [self._target.parameters[i].detach().clone()])[0].tensor_norms[0]
 
 
 @dataclass(frozen=True)
