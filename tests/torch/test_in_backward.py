@@ -97,6 +97,17 @@ class TestTensorByTensor:
         assert_same_weights(model, wanted)
         assert_same_state(third.state_dict(), clipper.state_dict())
 
+    def test_a_loaded_count_of_steps_stays_though_the_next_gradients_are_dropped(self):
+        model = net()
+        in_backward = gradclip.InBackward(model, "spam:1.2,0.9,3", optimizers(model))
+        loss_of(model, 0).backward()
+        saved = copy.deepcopy(in_backward.state_dict())
+        loss_of(model, 1).backward()
+        in_backward.load_state_dict(saved)
+        with pytest.warns(RuntimeWarning, match="dropped"):
+            (float("nan") * loss_of(model, 0)).backward()
+        assert int(in_backward.state_dict()["threshold.count"]) == int(saved["threshold.count"]) == 1
+
     def test_a_state_of_something_else_is_refused(self):
         saved = gradclip.InBackward(net(), "quantile:0.5,5,per_tensor=true").state_dict()
         assert saved.keys() == {"version", "recipe", "step", "skipped", "skipped_in_a_row"}

@@ -8,12 +8,7 @@ import pytest
 import torch
 
 import gradclip
-from tests.torch.early import (
-    loss_of,
-    net,
-    optimizers,
-    poisoned,
-)
+from tests.torch.early import loss_of, net, optimizers, poisoned
 
 
 class TestNonfinite:
@@ -62,6 +57,24 @@ class TestNonfinite:
         with pytest.warns(RuntimeWarning, match="dropped"):
             poisoned(model, "first.weight", 0)
         assert int(in_backward.state_dict()["threshold.count"]) == 2
+
+    def test_a_history_of_all_tensors_does_not_learn_from_such_a_step(self):
+        model = net()
+        in_backward = gradclip.InBackward(model, "quantile:0.5,5", lambda p: setattr(p, "grad", None))
+        with in_backward.measuring():
+            loss_of(model, 0).backward()
+        loss_of(model, 0).backward()
+        before = in_backward.state_dict()
+        with in_backward.measuring():
+            loss_of(model, 2).backward()
+        with (
+            pytest.warns(RuntimeWarning, match="dropped the non-finite gradient of 'first.bias'"),
+            pytest.warns(RuntimeWarning, match="other gradients than the one inside measuring"),
+        ):
+            poisoned(model, "first.bias", 2)
+        after = in_backward.state_dict()
+        assert torch.equal(before["threshold.window"], after["threshold.window"])
+        assert (after["step"], after["skipped"]) == (2, 1)
 
     def test_a_step_counts_once_however_many_are_dropped(self):
         model = net()
@@ -124,6 +137,7 @@ class TestNonfinite:
             assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
             assert in_backward.result.skipped
             assert in_backward.result.nonfinite_names == ("first.bias",)
+            assert (bool(in_backward.result.finite), float(in_backward.result.clipped_norm)) == (False, 0.0)
             after = in_backward.state_dict()
             assert (after.pop("step"), after.pop("skipped"), after.pop("skipped_in_a_row")) == (saved["step"] + 1, 1, 1)
             assert all(torch.equal(v, saved[k]) for k, v in after.items() if k.startswith("threshold."))

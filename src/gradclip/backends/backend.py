@@ -123,9 +123,9 @@ class Backend(ABC):
         """Clamp the elements of each tensor to its own limit, in place; inf leaves a tensor alone."""
         elements.clamp_each(self.tensors, limits)
 
-    def outside(self, low: float, high: float, which: Sequence[bool]) -> Tensor:
+    def outside(self, low: float, high: float, which: Sequence[bool] | None = None) -> Tensor:
         """Return whether any element of these tensors lies outside [low, high], as a 0-dim tensor on ``device``."""
-        chosen = [t for t, w in zip(self.tensors, which, strict=True) if w and t is not None]
+        chosen = [t for i, t in enumerate(self.tensors) if t is not None and (which is None or which[i])]
         return elements.outside(chosen, low, high, self.device)
 
     def sizes_of_elements(self, which: Sequence[bool], shapes: Sequence[Sequence[int]]) -> Tensor:

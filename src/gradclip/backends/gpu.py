@@ -115,7 +115,7 @@ class Gpu(Backend):
         chosen._clamp(low, high, write=True)
         chosen._changed()
 
-    def outside(self, low: float, high: float, which: Sequence[bool]) -> Tensor:
+    def outside(self, low: float, high: float, which: Sequence[bool] | None = None) -> Tensor:
         """See :class:`Backend`."""
         if any(t is not None and t.is_neg() for t in self.tensors):
             return super().outside(low, high, which)

@@ -23,29 +23,18 @@ _node_under_way = getattr(torch._C, "_current_autograd_node", None)
 
 
 def check_model(target: object) -> None:
-    """Refuse a wrapper whose gradients are not complete when they appear.
-
-    Raises:
-        TargetError: it is one.
-    """
+    """Refuse a wrapper whose gradients are not complete when they appear."""
     if isinstance(target, nn.parallel.DistributedDataParallel):
         raise TargetError("DistributedDataParallel averages gradients only after they have appeared: use gradclip.attach")
 
 
 def check_parameters(found: Target) -> None:
-    """Refuse parameters whose gradients would be clipped wrongly without a word.
-
-    Raises:
-        TargetError: one that is computed.
-        ValueError: one that has a user.
-    """
+    """Refuse a parameter that is computed, or whose gradient somebody clips already: it would go wrong without a word."""
     for name, parameter in zip(found.names, found.parameters, strict=True):
         if not parameter.is_leaf:
             raise TargetError(f"{name!r} is computed from other tensors, so its gradient is not a parameter's: pass parameters")
         if parameter in _hooked:
-            raise ValueError(
-                f"the gradient of {name!r} is clipped as it appears already: call detach() on the one that does it"
-            )
+            raise ValueError(f"the gradient of {name!r} is clipped as it appears already: call detach() on what does it")
 
 
 def register(parameter: Tensor, hook: Callable[[Tensor], None]) -> RemovableHandle | None:

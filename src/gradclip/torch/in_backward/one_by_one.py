@@ -42,11 +42,18 @@ def measuring(norm: Norm, nonfinite: Nonfinite) -> Clipping:
     return Clipping(Global(), norm, Constant(math.inf), Hard(), nonfinite)
 
 
-def clip_list(stage: Stage, grads: list[Tensor | None], step: StepInputs) -> tuple[ClipResult, State | None]:
+def clip_list(
+    stage: Stage,
+    grads: list[Tensor | None],
+    weights: Sequence[Tensor] | None = None,
+    rates: Sequence[float] | None = None,
+    state: State | None = None,
+    step: int = 0,
+) -> tuple[ClipResult, State | None]:
     """Clip gradients in a list; return what was done and the threshold's next state, None where it learnt nothing."""
     with torch.no_grad():
-        result, state = run_stage(stage, GradientList(grads), step)
-    return result, state if state and state is not step.state else None
+        result, after = run_stage(stage, GradientList(grads), StepInputs(weights, rates, state, step))
+    return result, after if after and after is not state else None
 
 
 def clip_one(
@@ -55,7 +62,7 @@ def clip_one(
     """Clip the gradient of a stage's one parameter."""
     (parameter,) = stage.target.parameters
     grads = [parameter.grad]
-    done = clip_list(stage, grads, StepInputs([parameter], None if rate is None else [rate], state, step))
+    done = clip_list(stage, grads, [parameter], None if rate is None else [rate], state, step)
     parameter.grad = grads[0]
     return done
 

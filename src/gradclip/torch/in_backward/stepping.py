@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -27,25 +26,25 @@ def read(then: Then, target: Target) -> tuple[Callable[[Tensor], object] | None,
         TypeError: it is neither a function nor optimizers.
         TargetError: a parameter has no optimizer.
     """
-    if isinstance(then, Mapping):
-        missing = [n for n, p in zip(target.names, target.parameters, strict=True) if p.requires_grad and p not in then]
-        if missing:
-            raise TargetError(f"no optimizer for {listed(missing)}: give every parameter its own, or freeze it")
-        return partial(_step, then), lambda i: _rate(then, target.parameters[i])
-    if then is not None and not callable(then):
+    if then is None or callable(then):
+        return then, None
+    if not isinstance(then, Mapping):
         raise TypeError(
             f"then is a function of a parameter, or a dict {{parameter: its optimizer}}, not {type(then).__name__}: "
             "write {p: torch.optim.SGD([p], lr=0.1) for p in model.parameters()}"
         )
-    return then, None
+    missing = [n for n, p in zip(target.names, target.parameters, strict=True) if p.requires_grad and p not in then]
+    if missing:
+        raise TargetError(f"no optimizer for {listed(missing)}: give every parameter its own, or freeze it")
 
+    def step(parameter: Tensor) -> None:
+        if parameter not in then:
+            raise TargetError("a parameter that was thawed has no optimizer: give it one before")
+        then[parameter].step()
+        then[parameter].zero_grad()
 
-def _step(optimizers: Mapping[Tensor, torch.optim.Optimizer], parameter: Tensor) -> None:
-    if parameter not in optimizers:
-        raise TargetError("a parameter that was thawed has no optimizer: give it one before")
-    optimizers[parameter].step()
-    optimizers[parameter].zero_grad()
+    def rate(i: int) -> float:
+        parameter = target.parameters[i]
+        return effective_rates(then[parameter], [parameter])[0] if parameter in then else 0.0
 
-
-def _rate(optimizers: Mapping[Tensor, torch.optim.Optimizer], parameter: Tensor) -> float:
-    return effective_rates(optimizers[parameter], [parameter])[0] if parameter in optimizers else 0.0
+    return step, rate

@@ -41,6 +41,8 @@ class TensorByTensor:
         left_out = measuring(stage.clipping.norm, stage.clipping.nonfinite)
         firsts = stage.layout.first
         self._stages = [over_one(stage.target, i, left_out if first is None else own) for i, first in enumerate(firsts)]
+        kept = {} if isinstance(scope, PerElement) else dict(enumerate(stage.layout.partition.cells))
+        self._counts = {i: count for i, count in kept.items() if firsts[i] is not None}
         self._axes = _block_axes(stage.clipping.threshold)
         self._shared: State = {}
 
@@ -50,13 +52,14 @@ class TensorByTensor:
         included = self._blocks.first[i] is not None
         before = {key: self._part(key, i).to(device) for key in self._history} if included else {}
         result, state = clip_one(self._stages[i], self._rates and self._rates(i), before, step)
-        if state is not None and included and self._blocks.cells[i]:
+        if state is not None and included:
             self._learn(i, state, result.tensor_norms)
         return result
 
     def end_step(self, results: Results) -> tuple[Tensor | float, Tensor]:
         """Return the limits and factors of all blocks; of elements neither is kept, that would be a number for each."""
         self._history.update(self._shared)
+        self._shared = {}
         limits = {i: result.limits for i, result in results.items() if self._blocks.first[i] is not None}
         factors = self._of_all({i: result.factors for i, result in results.items()}, 1.0)
         if self._clipping.threshold.uniform:
@@ -65,11 +68,9 @@ class TensorByTensor:
 
     def _of_all(self, values: Mapping[int, Tensor | float], absent: float) -> Tensor:
         like = next((v for v in values.values() if isinstance(v, Tensor)), torch.zeros(0, dtype=torch.float64))
-        pairs = zip(self._blocks.first, self._blocks.cells, strict=True)
-        counts = (
-            {} if isinstance(self._clipping.scope, PerElement) else {i: n for i, (f, n) in enumerate(pairs) if f is not None}
+        return torch.cat(
+            [like[:0], *(torch.as_tensor(values.get(i, absent)).to(like).expand(n) for i, n in self._counts.items())]
         )
-        return torch.cat([like[:0], *(torch.as_tensor(values.get(i, absent)).to(like).expand(n) for i, n in counts.items())])
 
     def _learn(self, i: int, state: State, norms: Tensor) -> None:
         """Take in what parameter i left; what all blocks share moves on once a step, however many had a gradient."""

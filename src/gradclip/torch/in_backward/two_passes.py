@@ -18,19 +18,10 @@ from gradclip.rescales import Rescale
 from gradclip.result import ClipResult
 from gradclip.scopes import Global
 from gradclip.thresholds import Constant
-from gradclip.torch.in_backward.one_by_one import (
-    Rates,
-    Results,
-    as_vector,
-    clip_list,
-    clip_one,
-    measuring,
-    over_one,
-    shares,
-)
+from gradclip.torch.in_backward.one_by_one import Rates, Results, as_vector, clip_list, clip_one, measuring, over_one, shares
 from gradclip.torch.in_backward.tensor_by_tensor import goes_tensor_by_tensor
 from gradclip.torch.plan import Stage
-from gradclip.torch.step import State, StepInputs
+from gradclip.torch.step import State
 from gradclip.torch.targets import Target
 
 __all__ = ["TwoPasses", "check_whole_tensors"]
@@ -59,8 +50,7 @@ class TwoPasses:
 
     def __init__(self, stage: Stage, rates: Rates, history: dict[str, Tensor]) -> None:
         norm, policy = stage.clipping.norm, stage.clipping.nonfinite
-        alone = goes_tensor_by_tensor(stage.clipping)
-        self._stage = Stage(measuring(norm, policy), stage.target) if alone else stage
+        self._stage = Stage(measuring(norm, policy), stage.target) if goes_tensor_by_tensor(stage.clipping) else stage
         self._look = measuring(norm, policy if isinstance(policy, Zero) else Propagate())
         self._target, self._rates, self._history = stage.target, rates, history
         self._norms: dict[int, Tensor] = {}
@@ -95,7 +85,7 @@ class TwoPasses:
         rates = [self._rates(i) for i in every] if self._rates else None
         numbers = Target(parameters, tuple(replace(entry, shape=(1,)) for entry in self._target.entries))
         stage = Stage(replace(method, norm=Norm(method.norm.p)), numbers)
-        self.result, self._learnt = clip_list(stage, grads, StepInputs(weights, rates, self._history, step))
+        self.result, self._learnt = clip_list(stage, grads, weights, rates, self._history, step)
 
     def clip(self, i: int, step: int) -> ClipResult:
         """Clip the gradient of parameter i, or free it if the step is skipped."""
@@ -135,7 +125,7 @@ class TwoPasses:
 
     def _weight(self, i: int) -> Tensor:
         look = over_one(self._target, i, measuring(self._stage.clipping.norm, Propagate()))
-        return clip_list(look, [self._target.parameters[i].detach().clone()], StepInputs())[0].tensor_norms[0]
+        return clip_list(look, [self._target.parameters[i].detach().clone()])[0].tensor_norms[0]
 
 
 @dataclass(frozen=True)
