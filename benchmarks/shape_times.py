@@ -69,6 +69,8 @@ class Ends:
 
     start_cpu: float
     """How much more CPU time the watched script's interpreter takes until PyTorch is imported."""
+    plain_start_cpu: float
+    """What it takes unwatched: on a busy machine both grow."""
     start_wall: float
     command: float
     """How much later that interpreter begins, as ``gradclip run`` starts before it."""
@@ -91,6 +93,7 @@ def ends(pairs: int = 7) -> Ends:
     both = list(zip(plainly, watched, strict=True))
     return Ends(
         median(b.cpu - a.cpu for a, b in both),
+        median(a.cpu for a in plainly),
         median(b.wall - a.wall for a, b in both),
         median(b.before - a.before for a, b in both),
         median(b.end for b in watched),
