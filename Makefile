@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check sanitize format wheel bench clean
+.PHONY: demo test sanitize check format wheel bench shape clean
 
 demo: .venv/.demo  ## an LSTM and an RNN on real text, with and without clipping
 	$(BIN)/gradclip lab charlm
@@ -36,6 +36,9 @@ sanitize: .venv/.test  ## the compiled kernel under AddressSanitizer and Undefin
 bench: .venv/.bench  ## speed, and what watching costs: ratios measured side by side, with CSV
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/monitor.py
+
+shape: .venv/.test  ## how much runs to clip, how the files hang together, what watching costs: numbers and their bounds
+	$(BIN)/python -m benchmarks.shape
 
 format: .venv/.check
 	$(BIN)/ruff format .
