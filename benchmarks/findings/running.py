@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 from benchmarks.findings.scripts import Script
-from gradclip.analysis.gathered import Gathered, gather
-from gradclip.checks import check
+from gradclip.diagnosis.ranking import check
+from gradclip.diagnosis.readings.run_data import Gathered, gather
 from gradclip.runs import Run
 from gradclip.watch.api import record
 

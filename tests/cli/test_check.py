@@ -7,11 +7,11 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from gradclip.checks import CHECKS
 from gradclip.cli import app
+from gradclip.diagnosis.registry import CHECKS
 from gradclip.runs import Event, RunWriter, StepRow, TensorInfo
-from gradclip.watch.found import found
-from tests.analysis.runs import recorded
+from gradclip.watch.end.closing_findings import found
+from tests.diagnosis.runs import recorded
 
 LATE = ("clip", "zero_grad", "forward", "backward", "step")
 

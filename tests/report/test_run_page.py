@@ -22,7 +22,7 @@ from gradclip.report.run_text import run_text
 from gradclip.report.table import Table
 from gradclip.report.timeline import norms
 from gradclip.runs import ABSENT, Event, RunWriter
-from tests.analysis.runs import ORDER, Run, read, recorded
+from tests.diagnosis.runs import ORDER, Run, read, recorded
 
 NAN = math.nan
 ROWS = [[1.0, ABSENT], [10.0, 100.0], [NAN, 1000.0], [1.0, 0.0]]

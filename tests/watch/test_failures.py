@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from gradclip.clipping import Clipping
-from gradclip.watch.instead import Instead
-from gradclip.watch.patches import Patches
-from gradclip.watch.session import Session
+from gradclip.watch.observe.patches import Patches
+from gradclip.watch.observe.replace_clipping import Instead
+from gradclip.watch.record.session import Session
 from tests.watch.support import net, steps_of, train
 
 METHODS = [

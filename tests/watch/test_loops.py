@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from gradclip.runs import Run
-from gradclip.watch.manual import leaves_of
+from gradclip.watch.observe.manual_loop import leaves_of
 from tests.watch.support import data, net, steps_of, train
 
 

@@ -10,8 +10,8 @@ import typer
 from gradclip.cli.run_files import RunPath, opened
 
 if TYPE_CHECKING:
-    from gradclip.analysis.gathered import Gathered
-    from gradclip.checks import Finding
+    from gradclip.diagnosis.finding import Finding
+    from gradclip.diagnosis.readings.run_data import Gathered
     from gradclip.report.notice import Notice
     from gradclip.report.table import Table
 
@@ -23,9 +23,9 @@ ExitZero = Annotated[bool, typer.Option("--exit-zero", help="Exit with 0 whateve
 
 def check(run: RunPath = None, as_json: AsJson = False, exit_zero: ExitZero = False) -> None:
     """Name what is wrong with a run, with evidence and the fix; exits with 1 if there is an error among it."""
-    from gradclip.analysis.gathered import gather
-    from gradclip.checks import check as look
     from gradclip.cli.tables import told
+    from gradclip.diagnosis.ranking import check as look
+    from gradclip.diagnosis.readings.run_data import gather
 
     with opened(run) as found:
         gathered = gather(found)
@@ -46,8 +46,8 @@ def _print_json(run: Gathered, findings: Sequence[Finding]) -> None:
 
 
 def _parts(run: Gathered, findings: Sequence[Finding]) -> Iterator[str | Table | Notice]:
-    from gradclip.analysis.words import plural
-    from gradclip.checks import CHECKS
+    from gradclip.diagnosis.formatting import plural
+    from gradclip.diagnosis.registry import CHECKS
     from gradclip.report.findings import findings_text
 
     steps = plural(run.length, "step")

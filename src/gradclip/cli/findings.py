@@ -27,7 +27,7 @@ def findings(name: Name = None, as_markdown: Markdown = False) -> None:
 def _page(name: str) -> object:
     from difflib import get_close_matches
 
-    from gradclip.checks import CHECKS
+    from gradclip.diagnosis.registry import CHECKS
 
     if name not in CHECKS:
         near = get_close_matches(name, CHECKS, n=1)
@@ -36,8 +36,8 @@ def _page(name: str) -> object:
 
 
 def _list() -> None:
-    from gradclip.checks import CHECKS
     from gradclip.cli.tables import told
+    from gradclip.diagnosis.registry import CHECKS
     from gradclip.report.table import Table
 
     rows = [(check.name, check.family.replace("_", " "), check.manual.what) for check in CHECKS.values()]
@@ -49,11 +49,11 @@ def markdown() -> str:
     """Return every manual page, family by family."""
     from importlib import import_module
 
-    from gradclip.checks import CHECKS, FAMILIES
+    from gradclip.diagnosis.registry import CHECKS, FAMILIES
 
     parts = []
     for family in FAMILIES:
-        about = (import_module(f"gradclip.checks.{family}").__doc__ or "").strip()
+        about = (import_module(f"gradclip.diagnosis.findings.{family}").__doc__ or "").strip()
         pages = [check.manual.to_markdown() for check in CHECKS.values() if check.family == family]
         parts += [f"## {family.replace('_', ' ').capitalize()}", about, *pages]
     return "\n\n".join(parts)

@@ -32,6 +32,6 @@ def list_(folder: Folder = Path("runs")) -> None:
 
 
 def _row(run: RunSummary) -> tuple[str, ...]:
-    from gradclip.analysis.words import moment
+    from gradclip.diagnosis.formatting import moment
 
     return run.path.name, moment(run.created), run.status, run.title or run.problem

@@ -25,7 +25,7 @@ Out = Annotated[Path | None, typer.Option(help="A folder for the new runs.", sho
 
 def replay(run: RunPath = None, clip: Clip = "auto", out: Out = None) -> None:
     """Run a recorded script again, once unchanged and once with another clipping, and say whether that helps."""
-    from gradclip.watch.again import RerunError, command_of, run_again
+    from gradclip.watch.start.rerun import RerunError, command_of, run_again
 
     recipe = spelled(clip)
     with opened(run) as found:
@@ -56,10 +56,10 @@ def _announce(command: list[str], cwd: str, folder: Path) -> None:
 
 
 def _tell(recorded: Run, control: Path, changed: Path, recipe: str) -> None:
-    from gradclip.analysis.gathered import gather
-    from gradclip.analysis.proof import prove
-    from gradclip.checks import check
     from gradclip.cli.tables import told
+    from gradclip.diagnosis.advice.replay_comparison import prove
+    from gradclip.diagnosis.ranking import check
+    from gradclip.diagnosis.readings.run_data import gather
     from gradclip.report.comparison import compare_table, compared
     from gradclip.runs import Run
 

@@ -36,9 +36,9 @@ def _page(page: Path, run: Path) -> Path:
 
 
 def _write(run: Run, path: Path) -> None:
-    from gradclip.analysis.gathered import gather
-    from gradclip.checks import check
     from gradclip.cli.tables import plain
+    from gradclip.diagnosis.ranking import check
+    from gradclip.diagnosis.readings.run_data import gather
     from gradclip.report.page import write
     from gradclip.report.run_page import run_page
 
@@ -48,9 +48,9 @@ def _write(run: Run, path: Path) -> None:
 
 
 def _print(run: Run) -> None:
-    from gradclip.analysis.gathered import gather
-    from gradclip.checks import check
     from gradclip.cli.tables import told
+    from gradclip.diagnosis.ranking import check
+    from gradclip.diagnosis.readings.run_data import gather
     from gradclip.report.run_text import MOST_LAYERS, run_text
 
     with run.snapshot():

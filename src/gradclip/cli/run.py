@@ -39,7 +39,7 @@ def run(
     status: Status = True,
 ) -> None:
     """Run a training script as Python would, and record what its gradients do."""
-    from gradclip.watch.launch import Settings, command, environment
+    from gradclip.watch.start.launch import Settings, command, environment
 
     if clip is not None:
         clip = spelled(clip)

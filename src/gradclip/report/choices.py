@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gradclip.analysis.suggestion import Suggestion
+from gradclip.diagnosis.advice.recipe_suggestion import Suggestion
 from gradclip.report.table import Table
 
 __all__ = ["choice_table"]

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gradclip.analysis.losses import late_loss
-from gradclip.analysis.words import number, percent
+from gradclip.diagnosis.formatting import number, percent
+from gradclip.diagnosis.readings.losses import late_loss
 from gradclip.report.charts import COLOURS, Chart, curves
 from gradclip.report.page import Page
 from gradclip.report.table import Table

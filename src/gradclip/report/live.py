@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from gradclip.analysis.words import number, percent, plural, short
+from gradclip.diagnosis.formatting import number, percent, plural, short
 from gradclip.report.sparkline import sparkline
 from gradclip.report.table import Table
 from gradclip.runs import Run

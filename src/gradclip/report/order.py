@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from gradclip.analysis.words import percent
+from gradclip.diagnosis.formatting import percent
 from gradclip.report.table import Table
 from gradclip.runs import Event
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from gradclip import __version__
-from gradclip.analysis.advice import suggestion_of
-from gradclip.analysis.gathered import Gathered, Optimizer
-from gradclip.analysis.verdict import verdict
-from gradclip.analysis.words import moment, number, percent
-from gradclip.checks.finding import Finding
+from gradclip.diagnosis.advice.optimizer_suggestion import suggestion_of
+from gradclip.diagnosis.finding import Finding
+from gradclip.diagnosis.formatting import moment, number, percent
+from gradclip.diagnosis.readings.run_data import Gathered, Optimizer
+from gradclip.diagnosis.run_verdict import verdict
 from gradclip.report import timeline
 from gradclip.report.charts import Chart
 from gradclip.report.choices import choice_table

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from gradclip.analysis.advice import suggestion_of
-from gradclip.analysis.gathered import Gathered, Optimizer
-from gradclip.analysis.grouping import common_prefix
-from gradclip.analysis.verdict import verdict
-from gradclip.analysis.words import number, plural, short
-from gradclip.checks.finding import Finding
+from gradclip.diagnosis.advice.optimizer_suggestion import suggestion_of
+from gradclip.diagnosis.finding import Finding
+from gradclip.diagnosis.formatting import number, plural, short
+from gradclip.diagnosis.readings.layer_groups import common_prefix
+from gradclip.diagnosis.readings.run_data import Gathered, Optimizer
+from gradclip.diagnosis.run_verdict import verdict
 from gradclip.report.findings import findings_text
 from gradclip.report.histogram import candidate_table
 from gradclip.report.layer_table import layer_table

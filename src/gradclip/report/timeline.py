@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradclip.analysis.gathered import Optimizer
-from gradclip.analysis.words import number, percent, plural
+from gradclip.diagnosis.formatting import number, percent, plural
+from gradclip.diagnosis.readings.run_data import Optimizer
 from gradclip.report.charts import COLOURS, MUTED, Chart, Line, curves, text
 from gradclip.report.table import Table
 from gradclip.runs import thin

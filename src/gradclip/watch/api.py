@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from gradclip.runs.writer import RunWriter
-from gradclip.watch.patches import Patches
-from gradclip.watch.recorder import Recorder
-from gradclip.watch.session import Session
+from gradclip.watch.observe.patches import Patches
+from gradclip.watch.record.recorder import Recorder
+from gradclip.watch.record.session import Session
 
 __all__ = ["Recording", "record"]
 

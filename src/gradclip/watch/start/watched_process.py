@@ -1,0 +1,102 @@
+"""A watched process: the run file, the recorder, the session and the patches, put together."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+
+import torch
+
+from gradclip.clipping import Clipping
+from gradclip.runs.writer import RunWriter
+from gradclip.watch.end.summary import summary
+from gradclip.watch.observe.patches import Patches
+from gradclip.watch.observe.replace_clipping import Instead
+from gradclip.watch.record.null_writer import Nowhere
+from gradclip.watch.record.recorder import Recorder
+from gradclip.watch.record.session import Session
+from gradclip.watch.record.status_line import StatusLine
+from gradclip.watch.start.launch import Settings
+
+__all__ = ["Watching"]
+
+
+class Watching:
+    """Watch this process until it is closed.
+
+    Args:
+        settings: what was asked for.
+        records: False for the ranks of a distributed run that only clip.
+    """
+
+    def __init__(self, settings: Settings, records: bool = True) -> None:
+        self._settings = settings
+        self._problems: list[str] = []
+        self._instead = None if settings.clip is None else Instead(Clipping.parse(settings.clip), self._problem)
+        self._writer = self._new_writer() if records else Nowhere()
+        self._recorder = Recorder(self._writer)
+        self._session = Session(self._recorder, settings.every)
+        self._patches = Patches(self._session, self._instead, self._problem)
+        self._status = StatusLine(self._recorder.totals) if settings.status and records else None
+
+    def _new_writer(self) -> RunWriter:
+        settings = self._settings
+        meta = {
+            "title": Path(settings.script).name,
+            "clip": settings.clip,
+            "framework": f"torch {torch.__version__}",
+            "every": settings.every,
+            "watched": True,
+        }
+        return RunWriter.create(Path(settings.folder).absolute(), meta, on_failure=_say)
+
+    @property
+    def path(self) -> Path:
+        """The run file."""
+        return self._writer.path
+
+    @property
+    def saw_training(self) -> bool:
+        """Whether any step was recorded."""
+        return self._recorder.totals.steps > 0
+
+    def what_was_seen(self) -> str:
+        """Say what there was of a training, where there was no step."""
+        return f"backward() was called {self._session.backwards} times, and no optimizer of torch.optim stepped."
+
+    def problems(self) -> list[str]:
+        """Return what went wrong with the watching, each a sentence."""
+        return [*self._problems, *([self._writer.failed] if self._writer.failed else [])]
+
+    def close(self, ending: str, code: int | None) -> None:
+        """The script is over: write the rest."""
+        if self._status is not None:
+            self._status.close()
+        self._patches.remove()
+        if self._problems:
+            self._writer.update_meta(problems=self._problems)
+        self._writer.update_meta(replaced_clips=self._left_out)
+        self._session.close(ending, code)
+
+    def discard(self) -> None:
+        """Remove a file that holds no step."""
+        if self._writer.failed is None:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+
+    def summary(self, ending: str) -> list[str]:
+        """Return what was seen, in a few lines."""
+        return [*summary(self._recorder.totals, ending, self._settings.clip, self._left_out), *self.problems()]
+
+    @property
+    def _left_out(self) -> int:
+        return 0 if self._instead is None else self._instead.left_out
+
+    def _problem(self, sentence: str) -> None:
+        self._problems.append(sentence)
+        _say(sentence)
+
+
+def _say(sentence: str) -> None:
+    print(f"gradclip: {sentence}", file=sys.__stderr__, flush=True)
