@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from gradclip.diagnosis.readings.run_data import Gathered, gather
+from gradclip.diagnosis.readings.run_data import RunData, read_run
 from gradclip.runs import ABSENT, Event, Run, RunWriter, StepRow, TensorInfo
 
 ORDER = (Event("zero_grad"), Event("forward"), Event("backward"), Event("clip", "clip_grad_norm_"), Event("step"))
@@ -59,7 +59,7 @@ def recorded(
     return path
 
 
-def read(path: Path, most: int = 60) -> Gathered:
+def read(path: Path, most: int = 60) -> RunData:
     """Gather a run from its file."""
     with Run.open(path) as run:
-        return gather(run, most)
+        return read_run(run, most)

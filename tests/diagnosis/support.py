@@ -9,7 +9,7 @@ import torch
 
 from gradclip.diagnosis.finding import Finding
 from gradclip.diagnosis.ranking import check
-from gradclip.diagnosis.readings.run_data import gather
+from gradclip.diagnosis.readings.run_data import read_run
 from gradclip.diagnosis.registry import CHECKS
 from gradclip.runs import Run
 from gradclip.watch.api import record
@@ -19,7 +19,7 @@ def findings(path: Path, family: str | None = None) -> list[Finding]:
     """Check a run file, by one family of checks or by all."""
     chosen = [one for one in CHECKS.values() if family in (None, one.family)]
     with Run.open(path) as run:
-        return check(gather(run), chosen)
+        return check(read_run(run), chosen)
 
 
 def found(path: Path, family: str | None = None) -> list[str]:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import gradclip
-from gradclip.diagnosis.readings.event_order import Order, orders_of, place_of
+from gradclip.diagnosis.readings.event_order import Order, call_site_of, orders_of
 from gradclip.runs import Event, Run, RunWriter, StepRow, TensorInfo
 from gradclip.watch.api import record
 from tests.diagnosis.runs import read
@@ -206,8 +206,8 @@ def test_what_names_no_tensor_belongs_to_whom_steps_next():
 
 
 def test_an_order_that_was_cut_short():
-    assert Order(0, (Event("backward"),)).whole
-    assert not Order(0, (Event("backward"), Event("warning", "and so on"))).whole
+    assert Order(0, (Event("backward"),)).complete
+    assert not Order(0, (Event("backward"), Event("warning", "and so on"))).complete
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_an_order_that_was_cut_short():
 )
 def test_places(places, place, tmp_path):
     run = read(written(tmp_path / "a.gradclip", [], places=places))
-    assert place_of(run, "clip", ["f (1 of 2 tensors)", "f"]) == place
+    assert call_site_of(run, "clip", ["f (1 of 2 tensors)", "f"]) == place
 
 
 def test_steps_of_one_time(tmp_path):

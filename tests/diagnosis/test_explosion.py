@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import gradclip
-from gradclip.diagnosis.readings.rolling_statistics import WINDOW, past
-from gradclip.diagnosis.readings.run_data import gather
+from gradclip.diagnosis.readings.rolling_statistics import WINDOW, rolling_statistics
+from gradclip.diagnosis.readings.run_data import read_run
 from gradclip.diagnosis.signals.explosions import EARLY, RUNAWAY, TIMES
 from gradclip.diagnosis.signals.loss_harm import LOST, SIGMAS, SOON
 from gradclip.runs import Run
@@ -372,7 +372,7 @@ def test_a_scaler_that_finds_its_scale_is_at_work(tmp_path):
         return recorded_training(folder, training, optimizer)
 
     with Run.open(path(tmp_path / "a", 1000)) as run:
-        assert gather(run).optimizers[0].bad.sum() >= 5
+        assert read_run(run).optimizers[0].bad.sum() >= 5
         assert found(run.path, "explosion") == []
     symptom = only(path(tmp_path / "b", 250)).symptom
     assert (symptom.severity, symptom.evidence[0].value > 0.15) == ("warning", True)
@@ -432,14 +432,14 @@ def test_short_and_empty_runs_say_nothing_of_norms(tmp_path, steps, value):
 def test_norms_that_were_never_measured(tmp_path):
     path = numbers(tmp_path / "a.gradclip", [1.0] * 5)
     with Run.open(path) as run:
-        steps = gather(run).optimizers[0].steps
+        steps = read_run(run).optimizers[0].steps
     assert steps.missing["loss"].all()
     assert found(path, "explosion") == []
 
 
 def test_the_past_of_a_number_is_what_lies_right_before_it():
     values = np.arange(500.0)
-    middle, spread = past(values, least=20)
+    middle, spread = rolling_statistics(values, least=20)
     assert np.isnan(middle[:20]).all()
     assert (middle[20], middle[100]) == (np.median(values[:20]), np.median(values[:100]))
     assert middle[320] == np.median(values[320 - WINDOW : 320])

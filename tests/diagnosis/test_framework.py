@@ -12,7 +12,7 @@ from gradclip.diagnosis.evidence import Evidence
 from gradclip.diagnosis.finding import Finding, Symptom
 from gradclip.diagnosis.manual import SECTIONS, Manual
 from gradclip.diagnosis.ranking import check
-from gradclip.diagnosis.readings.run_data import gather
+from gradclip.diagnosis.readings.run_data import read_run
 from gradclip.diagnosis.registry import CHECKS, FAMILIES, Check
 from gradclip.runs import Run
 from tests.diagnosis.runs import recorded
@@ -27,7 +27,7 @@ def fake(name="a-fault", family="wiring", severity="warning", confidence="likely
 def run(tmp_path):
     path = recorded(tmp_path / "a.gradclip", [[1.0, 2.0]] * 30)
     with Run.open(path) as opened:
-        return gather(opened)
+        return read_run(opened)
 
 
 @pytest.mark.parametrize("name", CHECKS)
@@ -45,13 +45,13 @@ def test_every_check_has_a_whole_manual_page(name):
 def test_a_check_s_place_is_its_name():
     assert {check.family for check in CHECKS.values()} <= set(FAMILIES)
     for name, one in CHECKS.items():
-        assert one.look.__module__ == f"gradclip.diagnosis.findings.{one.family}.{name.replace('-', '_')}"
+        assert one.detect.__module__ == f"gradclip.diagnosis.findings.{one.family}.{name.replace('-', '_')}"
 
 
 def test_nothing_is_found_in_a_run_without_steps(tmp_path):
     path = recorded(tmp_path / "empty.gradclip", [], names=["w"])
     with Run.open(path) as opened:
-        assert check(gather(opened)) == []
+        assert check(read_run(opened)) == []
 
 
 def test_the_gravest_and_surest_come_first_and_wiring_before_numbers(run):
@@ -74,7 +74,7 @@ def test_every_optimizer_is_looked_at(tmp_path):
     recorded(writer.path, [[1.0]] * 3, writer=writer, status=None)
     recorded(writer.path, [[1.0]] * 3, writer=writer, optimizer=1)
     with Run.open(writer.path) as opened:
-        found = check(gather(opened), [fake()])
+        found = check(read_run(opened), [fake()])
     assert [finding.optimizer for finding in found] == [0, 1]
 
 

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from gradclip.diagnosis.advice.replay_comparison import prove
-from gradclip.diagnosis.readings.losses import late_loss, parted_at
+from gradclip.diagnosis.advice.replay_comparison import compare_replays
+from gradclip.diagnosis.readings.losses import final_loss, first_difference
 from gradclip.runs import Run
 from tests.diagnosis.runs import recorded
 
@@ -50,19 +50,19 @@ def ending(loss, length=100):
     ],
 )
 def test_the_verdict_asks_for_more_than_chance(steps, recorded_end, control_end, changed_end, verdict):
-    found = prove("auto", *(steps(ending(end)) for end in (recorded_end, control_end, changed_end)))
+    found = compare_replays("auto", *(steps(ending(end)) for end in (recorded_end, control_end, changed_end)))
     assert found.verdict == verdict
     assert found.sentence.startswith(f"auto {verdict}: the loss ends at ")
 
 
 def test_an_exact_repetition_is_told_from_a_script_that_is_not_seeded(steps):
     one, other = steps(ending(2.0)), steps(ending(1.0))
-    same = prove("auto", one, one, other)
-    assert (same.repeated, same.parted) == (True, 90)
+    same = compare_replays("auto", one, one, other)
+    assert (same.reproducible, same.diverged_at) == (True, 90)
     assert "to the bit" in same.notes[0]
     assert same.notes[1] == "The clipped run leaves the unchanged one at step 90."
-    noisy = prove("auto", one, other, other)
-    assert (noisy.repeated, noisy.parted) == (False, None)
+    noisy = compare_replays("auto", one, other, other)
+    assert (noisy.reproducible, noisy.diverged_at) == (False, None)
     assert "did not repeat" in noisy.notes[0]
     assert noisy.notes[1] == "The clipping never changed a loss or a norm."
 
@@ -70,15 +70,15 @@ def test_an_exact_repetition_is_told_from_a_script_that_is_not_seeded(steps):
 def test_runs_of_different_length_are_compared_as_far_as_the_shortest_goes(steps):
     long = steps(ending(0.5, 200))
     short = steps([3.0] * 50)
-    assert late_loss(long, 50) == 10.0
-    assert prove("auto", short, short, long).changed == 10.0
+    assert final_loss(long, 50) == 10.0
+    assert compare_replays("auto", short, short, long).changed == 10.0
 
 
 def test_where_runs_part_a_nan_is_like_another(steps):
-    assert parted_at(steps([1.0, math.nan, 2.0]), steps([1.0, math.nan, 2.0])) is None
-    assert parted_at(steps([1.0, math.nan, 2.0]), steps([1.0, 1.0, 2.0])) == 1
-    assert parted_at(steps([1.0, 1.0]), steps([1.0, 1.0], [1.0, 1.5])) == 1
-    assert parted_at(steps([1.0]), steps([1.0, 2.0])) is None
+    assert first_difference(steps([1.0, math.nan, 2.0]), steps([1.0, math.nan, 2.0])) is None
+    assert first_difference(steps([1.0, math.nan, 2.0]), steps([1.0, 1.0, 2.0])) == 1
+    assert first_difference(steps([1.0, 1.0]), steps([1.0, 1.0], [1.0, 1.5])) == 1
+    assert first_difference(steps([1.0]), steps([1.0, 2.0])) is None
 
 
 def test_without_a_loss_nothing_is_claimed(steps, tmp_path):
@@ -86,5 +86,5 @@ def test_without_a_loss_nothing_is_claimed(steps, tmp_path):
     with Run.open(path) as run:
         without = run.steps(0)
     without.missing["loss"][:] = True
-    assert np.isnan(late_loss(without))
-    assert prove("auto", without, without, without).verdict == "makes no difference"
+    assert np.isnan(final_loss(without))
+    assert compare_replays("auto", without, without, without).verdict == "makes no difference"

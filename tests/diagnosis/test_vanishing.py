@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from gradclip.diagnosis.readings.run_data import gather
-from gradclip.diagnosis.signals.norm_decay import falls
+from gradclip.diagnosis.readings.run_data import read_run
+from gradclip.diagnosis.signals.norm_decay import norm_decay
 from gradclip.diagnosis.signals.weight_matrices import Matrices, matrices_of
 from gradclip.runs import ABSENT, Run, RunWriter, StepRow, TensorInfo
 from tests.diagnosis.runs import read, recorded
@@ -228,9 +228,9 @@ def test_the_smaller_fall_of_norm_and_root_mean_square_counts():
     alike = Matrices(names, np.full(5, 100), steps, norms)
     growing = Matrices(names, 100 * 10 ** np.arange(5), steps, norms)  # root mean squares fall by 2 less
     shrinking = Matrices(names, 10_000_000 // 10 ** np.arange(5), steps, norms)
-    assert falls(alike) == pytest.approx(4)
-    assert falls(growing) == pytest.approx(2)
-    assert falls(shrinking) == pytest.approx(4)
+    assert norm_decay(alike) == pytest.approx(4)
+    assert norm_decay(growing) == pytest.approx(2)
+    assert norm_decay(shrinking) == pytest.approx(4)
 
 
 def test_biases_and_norm_layers_are_no_matrices(tmp_path):
@@ -421,7 +421,7 @@ def test_a_file_without_shapes_tells_matrices_by_name(tmp_path):
     rows = [[10.0 ** (place // 2) for place in range(16)]] * 100
     path = recorded(tmp_path / "a.gradclip", rows, names=names, losses=[2.3] * 100)
     with Run.open(path) as run:
-        (optimizer,) = gather(run).optimizers
+        (optimizer,) = read_run(run).optimizers
     bare = replace(optimizer, tensor_infos=tuple(replace(info, shape=()) for info in optimizer.tensor_infos))
     assert matrices_of(bare).names == tuple(names[::2])
     assert matrices_of(optimizer).names == ()  # vectors, by their shapes

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gradclip.diagnosis.readings.run_data import gather
-from gradclip.diagnosis.signals.clip_events import reach
+from gradclip.diagnosis.readings.run_data import read_run
+from gradclip.diagnosis.signals.clip_events import tensors_reached
 from gradclip.runs import Event, Run, RunWriter, StepRow, TensorInfo
 from tests.diagnosis.support import findings
 
@@ -215,5 +215,5 @@ def test_a_run_that_goes_on_may_still_step(tmp_path):
 )
 def test_what_a_clipping_reaches(detail, reached, tmp_path):
     with Run.open(synthetic(tmp_path / "a.gradclip", [GOOD])) as run:
-        (optimizer,) = gather(run).optimizers
-    assert reach(Event("clip", detail), optimizer) == reached
+        (optimizer,) = read_run(run).optimizers
+    assert tensors_reached(Event("clip", detail), optimizer) == reached

@@ -11,7 +11,7 @@ import torch
 
 from gradclip.runs import Run
 from gradclip.watch.observe import call_sites
-from gradclip.watch.observe.call_sites import Places
+from gradclip.watch.observe.call_sites import CallSites
 
 SCRIPT = """
 import torch
@@ -124,7 +124,7 @@ def test_a_run_that_was_never_closed_has_them(recording):
 
 def test_they_are_written_when_there_is_a_new_one_alone(monkeypatch):
     noted = []
-    seen = Places(lambda found: noted.append(dict(found)))
+    seen = CallSites(lambda found: noted.append(dict(found)))
     walks = []
     walk = seen._in_script
     monkeypatch.setattr(seen, "_in_script", lambda: walks.append(1) or walk())
@@ -138,7 +138,7 @@ def test_they_are_written_when_there_is_a_new_one_alone(monkeypatch):
 
 def test_they_are_bounded():
     noted = []
-    seen = Places(lambda found: noted.append(len(found)))
+    seen = CallSites(lambda found: noted.append(len(found)))
     for i in range(1000):
         seen.see("clip", f"clip_grad_norm_ norm_type={i}")
     assert noted == list(range(1, 101))
@@ -147,7 +147,7 @@ def test_they_are_bounded():
 def test_a_call_that_comes_from_nowhere(monkeypatch):
     noted = []
     monkeypatch.setattr(call_sites, "NOT_THE_SCRIPT", ("",))
-    seen = Places(noted.append)
+    seen = CallSites(noted.append)
     seen.see("step", "")
     assert not noted
 
@@ -158,5 +158,5 @@ def test_a_folder_that_is_gone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     noted = []
-    Places(noted.append).see("step", "")
+    CallSites(noted.append).see("step", "")
     assert noted[0]["step"].partition(":")[0].endswith("test_call_sites.py")

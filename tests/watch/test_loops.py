@@ -100,7 +100,7 @@ def test_many_backward_calls_without_a_step_take_no_room(recording):
     running = recording(model, optimizer)
     for _ in range(700):
         model(torch.ones(1, 3)).sum().backward()
-    trail = running._session._trail
+    trail = running._session._log
     assert len(trail._losses) <= 64
     assert len(trail._events) <= 513
     total = 700 * model(torch.ones(1, 3)).item()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 
-__all__ = ["moment", "number", "percent", "plural", "short"]
+__all__ = ["local_time", "number", "percent", "plural", "shorten"]
 
 
-def moment(seconds: object) -> str:
+def local_time(seconds: object) -> str:
     """Return seconds since the epoch as local time; nothing for what is no time.
 
-    >>> moment("soon"), moment(1e300), len(moment(0.0))
+    >>> local_time("soon"), local_time(1e300), len(local_time(0.0))
     ('', '', 19)
     """
     if not isinstance(seconds, (int, float)):
@@ -51,10 +51,10 @@ def plural(count: int, thing: str) -> str:
     return f"{count:,} {thing}{'s' * (count != 1)}"
 
 
-def short(name: str, most: int = 28) -> str:
+def shorten(name: str, most: int = 28) -> str:
     """Cut a long name in its middle, where names of layers differ least.
 
-    >>> short("encoder.layers.11.attention.output.dense.weight", 24)
+    >>> shorten("encoder.layers.11.attention.output.dense.weight", 24)
     'encoder.la…dense.weight'
     """
     if len(name) <= most:

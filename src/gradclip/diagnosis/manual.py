@@ -10,7 +10,7 @@ from typing import Final, Self
 
 __all__ = ["SECTIONS", "Manual"]
 
-SECTIONS: Final = ("Why it is bad", "How it is told", "Wrong", "Right", "References")
+SECTIONS: Final = ("Why it is bad", "How it is detected", "Wrong", "Right", "References")
 """Every page has these, in this order."""
 CODE: Final = ("Wrong", "Right")
 

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from gradclip.diagnosis.finding import Finding
-from gradclip.diagnosis.readings.run_data import Gathered
+from gradclip.diagnosis.readings.run_data import RunData
 from gradclip.diagnosis.registry import CHECKS, FAMILIES, Check
 
 __all__ = ["LEADING", "check"]
@@ -19,7 +19,7 @@ SEVERITIES: Final = ("error", "warning", "note")
 CONFIDENCES: Final = ("certain", "likely", "possible")
 
 
-def check(run: Gathered, checks: Iterable[Check] = tuple(CHECKS.values())) -> list[Finding]:
+def check(run: RunData, checks: Iterable[Check] = tuple(CHECKS.values())) -> list[Finding]:
     """Return what is wrong with a run, the gravest first.
 
     Args:
@@ -27,7 +27,7 @@ def check(run: Gathered, checks: Iterable[Check] = tuple(CHECKS.values())) -> li
         checks: which; all by default.
 
     >>> import tempfile
-    >>> from gradclip.diagnosis.readings.run_data import gather
+    >>> from gradclip.diagnosis.readings.run_data import read_run
     >>> from gradclip.runs import Event, Run, RunWriter, StepRow, TensorInfo
     >>> folder = tempfile.TemporaryDirectory()
     >>> writer = RunWriter(f"{folder.name}/a.gradclip")
@@ -38,7 +38,7 @@ def check(run: Gathered, checks: Iterable[Check] = tuple(CHECKS.values())) -> li
     ...     writer.add_events(step, late if step else late[1:])
     >>> writer.close()
     >>> with Run.open(writer.path) as run:
-    ...     [finding.name for finding in check(gather(run))]
+    ...     [finding.name for finding in check(read_run(run))]
     ['clip-after-step']
     >>> folder.cleanup()
     """
@@ -47,7 +47,7 @@ def check(run: Gathered, checks: Iterable[Check] = tuple(CHECKS.values())) -> li
             Finding(one, optimizer.number, symptom)
             for one in checks
             for optimizer in run.optimizers
-            for symptom in one.look(run, optimizer)
+            for symptom in one.detect(run, optimizer)
         ]
     return sorted(found, key=_rank)
 

@@ -11,14 +11,14 @@ from typing import Final
 
 from gradclip.diagnosis.finding import Symptom
 from gradclip.diagnosis.manual import Manual
-from gradclip.diagnosis.readings.run_data import Gathered, Optimizer
+from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 
 __all__ = ["CHECKS", "FAMILIES", "Check"]
 
 FAMILIES: Final = ("wiring", "explosion", "vanishing", "step_size", "threshold")
 """In this order findings of the same weight are told: what is wired wrongly makes every other number doubtful."""
 
-Look = Callable[[Gathered, Optimizer], Iterable[Symptom]]
+Detect = Callable[[RunData, OptimizerRun], Iterable[Symptom]]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Check:
 
     name: str
     family: str
-    look: Look = field(repr=False)
+    detect: Detect = field(repr=False)
     """Yields what it finds in one optimizer's part of a run; reads, and changes nothing."""
     manual: Manual = field(repr=False)
 
@@ -39,7 +39,7 @@ def _found() -> Mapping[str, Check]:
         for module in pkgutil.iter_modules(package.__path__):
             found = import_module(f"{package.__name__}.{module.name}")
             name = module.name.replace("_", "-")
-            checks[name] = Check(name, family, found.look, Manual.parse(name, found.__doc__ or ""))
+            checks[name] = Check(name, family, found.detect, Manual.parse(name, found.__doc__ or ""))
     return MappingProxyType(checks)
 
 

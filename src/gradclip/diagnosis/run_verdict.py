@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from gradclip.diagnosis.advice.threshold_candidates import finite_norms
 from gradclip.diagnosis.formatting import number, percent, plural
-from gradclip.diagnosis.readings.event_order import numbers_of
-from gradclip.diagnosis.readings.run_data import Gathered, Optimizer
+from gradclip.diagnosis.readings.event_order import optimizers_of
+from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 
 __all__ = ["ENDINGS", "verdict"]
 
@@ -34,7 +34,7 @@ WHOSE = re.compile(r" \(optimizers? [^)]*\)")
 """What a clipping's detail says of the optimizer; the sentence says that already."""
 
 
-def verdict(run: Gathered) -> str:
+def verdict(run: RunData) -> str:
     """Say what the norms did, whether clipping acted, what was skipped, and how the run ended.
 
     Returns:
@@ -55,12 +55,12 @@ def _capital(sentence: str) -> str:
     return sentence[:1].upper() + sentence[1:]
 
 
-def _optimizer(run: Gathered, optimizer: Optimizer) -> str:
+def _optimizer(run: RunData, optimizer: OptimizerRun) -> str:
     parts = [_norms(optimizer), _clipping(run, optimizer), _bad(optimizer), _lost(optimizer)]
     return "; ".join(part for part in parts if part)
 
 
-def _norms(optimizer: Optimizer) -> str:
+def _norms(optimizer: OptimizerRun) -> str:
     finite = finite_norms(optimizer.norms)
     if not len(finite):
         return "no finite gradient norm was recorded"
@@ -81,7 +81,7 @@ def _trend(finite: NDArray[np.float64], middle: float) -> str:
     return f"{'rose' if last > first else 'fell'} from about {number(first)} to {number(last)}"
 
 
-def _clipping(run: Gathered, optimizer: Optimizer) -> str:
+def _clipping(run: RunData, optimizer: OptimizerRun) -> str:
     if not optimizer.watched:
         return "nothing was clipped"
     how = run.meta.get("clip") or _own(run, optimizer)
@@ -89,17 +89,17 @@ def _clipping(run: Gathered, optimizer: Optimizer) -> str:
     return f"clipping{f' ({how})' if how else ''} {acted}"
 
 
-def _own(run: Gathered, optimizer: Optimizer) -> str:
+def _own(run: RunData, optimizer: OptimizerRun) -> str:
     """What the script itself clips with."""
     clips = (event for _, events in run.events[:100] for event in events if event.kind == "clip" and event.detail)
-    names = {WHOSE.sub("", event.detail) for event in clips if optimizer.number in numbers_of(event)}
+    names = {WHOSE.sub("", event.detail) for event in clips if optimizer.number in optimizers_of(event)}
     limits = np.unique(finite_norms(optimizer.steps.threshold))
     name = names.pop() if len(names) == 1 else ""
     limit = f" at {number(float(limits[0]))}" if len(limits) == 1 else ""
     return f"{name}{limit}".strip()
 
 
-def _bad(optimizer: Optimizer) -> str:
+def _bad(optimizer: OptimizerRun) -> str:
     bad, skipped = int(optimizer.bad.sum()), int(optimizer.steps.skipped.sum())
     both = int((optimizer.bad & optimizer.steps.skipped).sum())
     if not bad:
@@ -115,7 +115,7 @@ def _were(count: int) -> str:
     return f"{plural(count, 'step')} {'was' if count == 1 else 'were'}"
 
 
-def _lost(optimizer: Optimizer) -> str:
+def _lost(optimizer: OptimizerRun) -> str:
     """Whether the loss ended as no number, and since when."""
     there = ~optimizer.steps.missing["loss"]
     losses, steps = optimizer.steps.loss[there], optimizer.steps.step[there]

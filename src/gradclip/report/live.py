@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from gradclip.diagnosis.formatting import number, percent, plural, short
+from gradclip.diagnosis.formatting import number, percent, plural, shorten
 from gradclip.report.sparkline import sparkline
 from gradclip.report.table import Table
 from gradclip.runs import Run
@@ -25,7 +25,7 @@ WORST = 8
 
 @dataclass
 class Follower:
-    """One optimizer of a run that may still be written; :meth:`look` reads what is new.
+    """One optimizer of a run that may still be written; :meth:`read_new` reads what is new.
 
     Args:
         run: the run, open.
@@ -50,7 +50,7 @@ class Follower:
     """The layers with the largest norms at the last step: name, norm, share of the squared norm."""
     _row: int | None = None
 
-    def look(self) -> None:
+    def read_new(self) -> None:
         """Take in the steps that were written since the last look."""
         new = self.run.steps(self.optimizer, after=self.step)
         if not len(new):
@@ -106,7 +106,7 @@ def _worst(names: Sequence[str], norms: NDArray[np.float32], missing: NDArray[np
 def _layer_table(layers: Sequence[tuple[str, float, float]]) -> Table:
     rows = [
         (
-            short(name, 40),
+            shorten(name, 40),
             number(norm),
             f"{share:.1%}" if math.isfinite(share) else "–",
             "█" * round(20 * share) if share <= 1 else "×",

@@ -16,8 +16,8 @@ from torch import nn
 
 from gradclip.runs.writer import RunWriter
 from gradclip.watch.observe.patches import Patches
+from gradclip.watch.observe.session import Session
 from gradclip.watch.record.recorder import Recorder
-from gradclip.watch.record.session import Session
 
 __all__ = ["Recording", "record"]
 

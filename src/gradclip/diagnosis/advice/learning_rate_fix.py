@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from gradclip.diagnosis.formatting import number
-from gradclip.diagnosis.readings.run_data import Optimizer
+from gradclip.diagnosis.readings.run_data import OptimizerRun
 
 __all__ = ["USUAL", "rate_fix"]
 
@@ -16,7 +16,7 @@ USUAL: Final = 1e-3
 """Update over weight, as most trainings that work have it (Karpathy, makemore part 3); DeepDiagnosis aims there, too."""
 
 
-def rate_fix(optimizer: Optimizer, ratio: float) -> str:
+def rate_fix(optimizer: OptimizerRun, ratio: float) -> str:
     """Return a line that sets the learning rate by the usual ratio, to the nearest power of ten."""
     rates = optimizer.rates[np.isfinite(optimizer.rates)]
     highest = float(rates.max()) if rates.size else 0.0

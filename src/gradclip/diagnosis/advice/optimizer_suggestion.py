@@ -7,7 +7,7 @@ from typing import Final
 
 from gradclip.diagnosis.advice.recipe_suggestion import Choice, Suggestion, suggest
 from gradclip.diagnosis.advice.threshold_candidates import finite_norms
-from gradclip.diagnosis.readings.run_data import Layers, Optimizer
+from gradclip.diagnosis.readings.run_data import Layers, OptimizerRun
 from gradclip.diagnosis.signals.explosions import Explosion, explosion_of
 
 __all__ = ["suggestion_before", "suggestion_of"]
@@ -17,7 +17,7 @@ SHORT: Final = 0.01
 LSTM), which were the first norm, 1, and 0.1 or 0.01 of the weights over the learning rate, it gave the lowest loss in each."""
 
 
-def suggestion_of(optimizer: Optimizer) -> Suggestion:
+def suggestion_of(optimizer: OptimizerRun) -> Suggestion:
     """Suggest a recipe for one optimizer of a run; where its norms exploded, from the steps before."""
     explosion = explosion_of(optimizer)
     if explosion is not None:
@@ -26,7 +26,7 @@ def suggestion_of(optimizer: Optimizer) -> Suggestion:
     return suggest(optimizer.norms, optimizer.layers, bad=bad, clipped=clipped)
 
 
-def suggestion_before(optimizer: Optimizer, step: int) -> Suggestion:
+def suggestion_before(optimizer: OptimizerRun, step: int) -> Suggestion:
     """Suggest a recipe from the steps before one."""
     steps, layers = optimizer.steps, optimizer.layers
     rows = layers.steps < step
@@ -34,14 +34,14 @@ def suggestion_before(optimizer: Optimizer, step: int) -> Suggestion:
     return suggest(finite_norms(steps.norm[(steps.step < step) & ~steps.missing["norm"]]), earlier)
 
 
-def _exploded(optimizer: Optimizer, explosion: Explosion) -> Suggestion:
+def _exploded(optimizer: OptimizerRun, explosion: Explosion) -> Suggestion:
     early = explosion.kind == "early"
     found = _from_the_first(optimizer) if early else suggestion_before(optimizer, explosion.step)
     until = "the first step" if early else f"the steps before {explosion.step:,}"
     return replace(found, notes=(f"The norms exploded: this rests on {until} alone.", *found.notes))
 
 
-def _from_the_first(optimizer: Optimizer) -> Suggestion:
+def _from_the_first(optimizer: OptimizerRun) -> Suggestion:
     """The threshold of a run that broke in its first steps: at most its first norm, and for SGD ``SHORT`` of the weights."""
     norms, weights = finite_norms(optimizer.steps.norm), finite_norms(optimizer.steps.weight_norm)
     rate = optimizer.first_rate

@@ -141,10 +141,10 @@ def _own_threshold(layers: Layers, spike: float) -> Choice | None:
     worst = int(np.bincount(shares[high].argmax(axis=1)).argmax())
     if (shares[high, worst] >= MOST_OF_IT).mean() < MOST_OF_IT or shares[~high, worst].mean() > USUAL:
         return None
-    return _spelled(layers, worst, np.sqrt(squares), np.sqrt(np.maximum(whole - squares[:, worst], 0.0)), high)
+    return _layer_choice(layers, worst, np.sqrt(squares), np.sqrt(np.maximum(whole - squares[:, worst], 0.0)), high)
 
 
-def _spelled(layers: Layers, worst: int, norms: Floats, others: Floats, high: NDArray[np.bool_]) -> Choice | None:
+def _layer_choice(layers: Layers, worst: int, norms: Floats, others: Floats, high: NDArray[np.bool_]) -> Choice | None:
     group = layers.groups[worst]
     why = f"{group.name} alone makes the spikes, and this leaves the other layers alone"
     if len(group.members) == 1:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from gradclip.diagnosis.formatting import number
-from gradclip.diagnosis.readings.losses import late_loss, parted_at
+from gradclip.diagnosis.readings.losses import final_loss, first_difference
 from gradclip.runs import Steps
 
-__all__ = ["Proof", "prove"]
+__all__ = ["ReplayComparison", "compare_replays"]
 
 NOISE: Final = 3.0
 """Times the difference between the two unchanged runs."""
@@ -28,7 +28,7 @@ Verdict = Literal["helps", "harms", "makes no difference", "is not enough"]
 
 
 @dataclass(frozen=True)
-class Proof:
+class ReplayComparison:
     """What three runs of one script say of a change."""
 
     recipe: str
@@ -39,9 +39,9 @@ class Proof:
     """The same of the unchanged rerun."""
     changed: float
     """The same of the rerun with the recipe."""
-    repeated: bool
+    reproducible: bool
     """Whether the unchanged rerun is the recorded run again, to the bit."""
-    parted: int | None
+    diverged_at: int | None
     """The step at which the changed run leaves the unchanged one."""
 
     @property
@@ -56,7 +56,7 @@ class Proof:
         return tuple(self._notes())
 
     def _notes(self) -> Iterator[str]:
-        if self.repeated:
+        if self.reproducible:
             yield "Run again unchanged, the script repeated the recorded run to the bit: what differs is the clipping's doing."
         else:
             difference = number(abs(self.control - self.recorded))
@@ -64,13 +64,13 @@ class Proof:
                 f"Run again unchanged, the script did not repeat the recorded run (loss apart by {difference}): "
                 f"a change counts only above {NOISE:g} times that. Fix its seeds for a sharper answer."
             )
-        if self.parted is None:
+        if self.diverged_at is None:
             yield "The clipping never changed a loss or a norm."
         else:
-            yield f"The clipped run leaves the unchanged one at step {self.parted:,}."
+            yield f"The clipped run leaves the unchanged one at step {self.diverged_at:,}."
 
 
-def prove(recipe: str, recorded: Steps, control: Steps, changed: Steps) -> Proof:
+def compare_replays(recipe: str, recorded: Steps, control: Steps, changed: Steps) -> ReplayComparison:
     """Hold a run, its unchanged rerun and its changed rerun against each other.
 
     Args:
@@ -80,10 +80,12 @@ def prove(recipe: str, recorded: Steps, control: Steps, changed: Steps) -> Proof
         changed: the steps of the same script with the recipe.
     """
     first = min(_losses(steps) for steps in (recorded, control, changed))
-    before, again, after = (late_loss(steps, first) for steps in (recorded, control, changed))
+    before, again, after = (final_loss(steps, first) for steps in (recorded, control, changed))
     began = changed.loss[~changed.missing["loss"]][:1]
     verdict = _verdict(before, again, after, float(began[0]) if len(began) else math.nan)
-    return Proof(recipe, verdict, before, again, after, parted_at(recorded, control) is None, parted_at(control, changed))
+    return ReplayComparison(
+        recipe, verdict, before, again, after, first_difference(recorded, control) is None, first_difference(control, changed)
+    )
 
 
 def _verdict(recorded: float, control: float, changed: float, began: float) -> Verdict:

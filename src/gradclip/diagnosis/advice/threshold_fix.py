@@ -9,10 +9,10 @@ from typing import Final
 
 from gradclip.diagnosis.advice.optimizer_suggestion import suggestion_before, suggestion_of
 from gradclip.diagnosis.formatting import number
-from gradclip.diagnosis.readings.run_data import Gathered, Optimizer
+from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 from gradclip.diagnosis.signals.explosions import Explosion
 
-__all__ = ["clip_fix", "explosion_fix", "script_of", "suggested"]
+__all__ = ["clip_fix", "explosion_fix", "script_of", "attach_fix"]
 
 USUAL: Final = "global_norm:1.0"
 """What most published recipes clip with; for a run without a norm to learn from."""
@@ -22,7 +22,7 @@ WITH_A_VALUE: Final = ("-W", "-X", "--check-hash-based-pycs")
 """Python's own options that stand apart from their values."""
 
 
-def script_of(run: Gathered) -> str:
+def script_of(run: RunData) -> str:
     """Return the command line behind ``python`` and its options; ``train.py`` where it is not known."""
     command = run.meta.get("command")
     words = _without_options([str(word) for word in command[1:]]) if isinstance(command, list) else []
@@ -30,31 +30,31 @@ def script_of(run: Gathered) -> str:
     return shlex.join(words) if known else "train.py"
 
 
-def clip_fix(run: Gathered, optimizer: Optimizer, step: int) -> str:
+def clip_fix(run: RunData, optimizer: OptimizerRun, step: int) -> str:
     """Return the command and the line of code, with the threshold that the steps before ``step`` ask for."""
     choices = suggestion_before(optimizer, step).choices
     if not choices:
-        return _told(run, USUAL, "the usual first try: this run has no sound norm to learn a threshold from")
+        return _commands(run, USUAL, "the usual first try: this run has no sound norm to learn a threshold from")
     limit = _in_force(optimizer, step)
     if _limit_of(choices[0].recipe) >= limit:
-        return _told(run, f"global_norm:{limit / 2:.2g}", f"the {number(limit)} in force was not enough: half of it")
-    return _told(run, choices[0].recipe, f"before step {step:,} it would have clipped {choices[0].share}")
+        return _commands(run, f"global_norm:{limit / 2:.2g}", f"the {number(limit)} in force was not enough: half of it")
+    return _commands(run, choices[0].recipe, f"before step {step:,} it would have clipped {choices[0].share}")
 
 
-def explosion_fix(run: Gathered, optimizer: Optimizer, found: Explosion) -> str:
+def explosion_fix(run: RunData, optimizer: OptimizerRun, found: Explosion) -> str:
     """Return the same for norms that exploded; in the first steps it may be the learning rate, so a lower one is told, too."""
     if found.kind != "early":
         return clip_fix(run, optimizer, found.step)
     choices = suggestion_of(optimizer).choices
     if not choices:
-        return _told(run, USUAL, "the usual first try")
+        return _commands(run, USUAL, "the usual first try")
     rate = optimizer.first_rate
     lower = f"\n# it broke within its first steps, so also try lr={number(rate / LOWER)} in place of {number(rate)}"
-    fix = _told(run, choices[0].recipe, "from the first step alone: those after it were broken already")
+    fix = _commands(run, choices[0].recipe, "from the first step alone: those after it were broken already")
     return fix + (lower if rate > 0 else "")
 
 
-def suggested(optimizer: Optimizer) -> str:
+def attach_fix(optimizer: OptimizerRun) -> str:
     """Return a line of code that clips as the run's norms ask for, and how often it would; a comment where they do not say."""
     advice = suggestion_of(optimizer)
     if not advice.choices:
@@ -63,7 +63,7 @@ def suggested(optimizer: Optimizer) -> str:
     return f'gradclip.attach(optimizer, "{best.recipe}")  # would clip {best.share}'
 
 
-def _in_force(optimizer: Optimizer, step: int) -> float:
+def _in_force(optimizer: OptimizerRun, step: int) -> float:
     """The threshold that the run was clipped to around a step; infinite where it was not."""
     steps = optimizer.steps
     limits = steps.threshold[(steps.step <= step) & steps.clipped & (steps.threshold > 0)]
@@ -76,7 +76,7 @@ def _limit_of(recipe: str) -> float:
     return float(limit) if name == "global_norm" else 0.0
 
 
-def _told(run: Gathered, recipe: str, why: str) -> str:
+def _commands(run: RunData, recipe: str, why: str) -> str:
     again = [
         "# does it help? twice more, unchanged and clipped:",
         f"gradclip replay --clip {shlex.quote(recipe)} {shlex.quote(str(run.path))}",

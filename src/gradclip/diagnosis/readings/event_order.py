@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from gradclip.diagnosis.readings.run_data import Gathered, Optimizer
-from gradclip.diagnosis.readings.weak_cache import once
+from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
+from gradclip.diagnosis.readings.weak_cache import weakly_cached
 from gradclip.runs import Event
 
-__all__ = ["Order", "clipping_known", "numbers_of", "orders_of", "place_of"]
+__all__ = ["Order", "clipping_known", "optimizers_of", "orders_of", "call_site_of"]
 
 DROPPED: Final = "dropped by the GradScaler"
 CUT: Final = Event("warning", "and so on")
@@ -54,7 +54,7 @@ class Order:
         return tuple(event for event in self.own if event.kind == "clip")
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         """Whether all that happened is there."""
         return CUT not in self.events
 
@@ -68,8 +68,8 @@ class _Piece:
     events: tuple[Event, ...]
 
 
-@once
-def orders_of(run: Gathered, number: int = 0) -> list[Order]:
+@weakly_cached
+def orders_of(run: RunData, number: int = 0) -> list[Order]:
     """Return what led to each step of an optimizer.
 
     The file keeps the events of all steps with one number together; the times of the steps bring them back into the order in
@@ -93,7 +93,7 @@ def orders_of(run: Gathered, number: int = 0) -> list[Order]:
     return orders
 
 
-def place_of(run: Gathered, kind: str, details: Sequence[str] = ("",)) -> str:
+def call_site_of(run: RunData, kind: str, details: Sequence[str] = ("",)) -> str:
     """Return where in the script something was called, ``train.py:31``; nothing where that is not known."""
     places = run.meta.get("places")
     if not isinstance(places, dict):
@@ -102,12 +102,12 @@ def place_of(run: Gathered, kind: str, details: Sequence[str] = ("",)) -> str:
     return next((str(place) for place in found if place), "")
 
 
-def numbers_of(event: Event) -> frozenset[int]:
+def optimizers_of(event: Event) -> frozenset[int]:
     """Return the optimizers an event is about; without a number it is the first.
 
-    >>> sorted(numbers_of(Event("clip", "clip_grad_norm_ (optimizers 1, 12, 13 of 60 tensors)")))
+    >>> sorted(optimizers_of(Event("clip", "clip_grad_norm_ (optimizers 1, 12, 13 of 60 tensors)")))
     [1, 12]
-    >>> sorted(numbers_of(Event("step")))
+    >>> sorted(optimizers_of(Event("step")))
     [0]
     """
     return _numbers(event.detail)
@@ -127,10 +127,10 @@ def _own(events: tuple[Event, ...], number: int, begin: int) -> tuple[Event, ...
 def _is_own(event: Event, number: int, recent: bool) -> bool:
     """Whether an event is about an optimizer; one that names none is if it happened since the last step of any."""
     nameless = event.detail == DROPPED or NOBODY.search(event.detail)
-    return recent if nameless else number in numbers_of(event)
+    return recent if nameless else number in optimizers_of(event)
 
 
-def _in_time(run: Gathered) -> list[_Piece]:
+def _in_time(run: RunData) -> list[_Piece]:
     """The pieces of all optimizers, in the order in which they were finished."""
     rows = ((one.number, one.steps.step.tolist(), one.steps.time.tolist()) for one in run.optimizers)
     times = {(number, step): at for number, steps, ats in rows for step, at in zip(steps, ats, strict=True)}
@@ -141,7 +141,7 @@ def _in_time(run: Gathered) -> list[_Piece]:
     return [pieces[i] for i in sorted(range(len(pieces)), key=finished.__getitem__)]
 
 
-def _pieces(run: Gathered, step: int, events: tuple[Event, ...]) -> Iterator[_Piece]:
+def _pieces(run: RunData, step: int, events: tuple[Event, ...]) -> Iterator[_Piece]:
     """Divide the events of the steps with one number: each ends behind its ``step``, and what is left belongs to the last."""
     ends = [i for i, event in enumerate(events) if event.kind == "step"]
     owners = _owners(run, step, [events[i] for i in ends])
@@ -153,33 +153,35 @@ def _pieces(run: Gathered, step: int, events: tuple[Event, ...]) -> Iterator[_Pi
         begin = until
 
 
-def _owners(run: Gathered, step: int, steps: Sequence[Event]) -> list[int]:
+def _owners(run: RunData, step: int, steps: Sequence[Event]) -> list[int]:
     """Whose the steps are; one that a GradScaler has dropped does not say, so it is one of the others that are there."""
-    named = {number for event in steps if event.detail != DROPPED for number in numbers_of(event)}
+    named = {number for event in steps if event.detail != DROPPED for number in optimizers_of(event)}
     unnamed = (one.number for one in run.optimizers if one.number not in named and step in one.steps.step)
-    return [next(unnamed, -1) if event.detail == DROPPED else min(numbers_of(event)) for event in steps]
+    return [next(unnamed, -1) if event.detail == DROPPED else min(optimizers_of(event)) for event in steps]
 
 
-def _inside(optimizer: Optimizer | None, step: int, events: Sequence[Event], begin: int, end: int) -> int:
+def _inside(optimizer: OptimizerRun | None, step: int, events: Sequence[Event], begin: int, end: int) -> int:
     """Return where a step's events end: a clipping right behind ``step`` ran inside of it if it is known to have acted.
 
     (That of an attachment does; one that a script calls after the step leaves ``clipped`` unknown.)
     """
     until = end + 1
-    if optimizer is None or any(event.kind == "clip" and optimizer.number in numbers_of(event) for event in events[begin:end]):
+    if optimizer is None or any(
+        event.kind == "clip" and optimizer.number in optimizers_of(event) for event in events[begin:end]
+    ):
         return until
     if not clipping_known(optimizer, step):
         return until
-    while until < len(events) and events[until].kind == "clip" and optimizer.number in numbers_of(events[until]):
+    while until < len(events) and events[until].kind == "clip" and optimizer.number in optimizers_of(events[until]):
         until += 1
     return until
 
 
-def _optimizer(run: Gathered, number: int) -> Optimizer | None:
+def _optimizer(run: RunData, number: int) -> OptimizerRun | None:
     return next((one for one in run.optimizers if one.number == number), None)
 
 
-def clipping_known(optimizer: Optimizer, step: int) -> bool:
+def clipping_known(optimizer: OptimizerRun, step: int) -> bool:
     """Return whether a clipping saw the gradients that a step used; one that is called too early or too late does not."""
     at = optimizer.steps.step.searchsorted(step)
     there = at < len(optimizer.steps) and optimizer.steps.step[at] == step

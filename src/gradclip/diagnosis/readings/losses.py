@@ -1,17 +1,46 @@
-"""Where a loss ended, and where two runs parted."""
+"""The losses of a run: all of them, where they ended, and where those of two runs began to differ."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from gradclip.diagnosis.readings.run_data import Floats, OptimizerRun
+from gradclip.diagnosis.readings.weak_cache import weakly_cached
 from gradclip.runs import Steps
 
-__all__ = ["late_loss", "parted_at"]
+__all__ = ["Losses", "final_loss", "first_difference", "losses_of"]
+
+START: Final = 10
+"""Losses whose median is where the run began."""
 
 
-def late_loss(steps: Steps, first: int | None = None) -> float:
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """The losses that were measured; one that is no finite number is Inf here."""
+
+    steps: NDArray[np.int64]
+    values: Floats
+
+    @property
+    def start(self) -> float:
+        """Where the loss began."""
+        return float(np.median(self.values[:START])) if len(self.values) else float("nan")
+
+
+@weakly_cached
+def losses_of(optimizer: OptimizerRun) -> Losses:
+    """Return the losses of an optimizer's steps."""
+    there = ~optimizer.steps.missing["loss"]
+    values = optimizer.steps.loss[there]
+    return Losses(optimizer.steps.step[there], np.where(np.isfinite(values), values, np.inf))
+
+
+def final_loss(steps: Steps, first: int | None = None) -> float:
     """Return the mean loss of the last tenth; not finite where one of these is not, NaN without a loss.
 
     Args:
@@ -23,7 +52,7 @@ def late_loss(steps: Steps, first: int | None = None) -> float:
     return float(tenth.mean()) if len(tenth) else math.nan
 
 
-def parted_at(one: Steps, other: Steps) -> int | None:
+def first_difference(one: Steps, other: Steps) -> int | None:
     """Return the first step at which two runs had different losses or norms before clipping; None if they are alike to the bit.
 
     A run that ended earlier is alike as far as it went.

@@ -1,4 +1,4 @@
-"""What was usual just before: the middle and the spread of a number over its own recent past."""
+"""The rolling median of a series and its spread: what was usual just before each of its numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["WINDOW", "Past", "middle_and_spread", "past"]
+__all__ = ["WINDOW", "RollingStatistics", "median_and_spread", "rolling_statistics"]
 
 WINDOW: Final = 128
 """Steps that count as the recent past; OLMo-core's SkipStepOptimizer looks back as far."""
@@ -19,18 +19,18 @@ SIGMA: Final = 1.4826
 Floats = NDArray[np.float64]
 
 
-class Past(NamedTuple):
+class RollingStatistics(NamedTuple):
     """For each number, what its recent past was like; NaN where that was too short."""
 
-    middle: Floats
+    median: Floats
     spread: Floats
     """As a standard deviation that outliers do not move."""
 
 
-def middle_and_spread(values: Floats) -> tuple[float, float]:
+def median_and_spread(values: Floats) -> tuple[float, float]:
     """Return the median, and the median absolute deviation as a standard deviation.
 
-    >>> middle_and_spread(np.array([1.0, 2.0, 3.0, 4.0, 1000.0]))
+    >>> median_and_spread(np.array([1.0, 2.0, 3.0, 4.0, 1000.0]))
     (3.0, 1.4826)
     """
     if not len(values):
@@ -39,19 +39,19 @@ def middle_and_spread(values: Floats) -> tuple[float, float]:
     return middle, SIGMA * float(np.median(np.abs(values - middle)))
 
 
-def past(values: Floats, least: int) -> Past:
+def rolling_statistics(values: Floats, least: int) -> RollingStatistics:
     """Look back from each number of a series at up to ``WINDOW`` numbers before it.
 
     Args:
         values: finite numbers.
         least: so many must lie before.
 
-    >>> past(np.array([1.0, 1.0, 1.0, 9.0]), least=2).middle
+    >>> rolling_statistics(np.array([1.0, 1.0, 1.0, 9.0]), least=2).median
     array([nan, nan,  1.,  1.])
     """
     at = np.arange(len(values))
     ends, which = np.unique(np.where(at < WINDOW, at, at - at % STRIDE), return_inverse=True)
     nothing = (float("nan"), float("nan"))
-    found = [middle_and_spread(values[max(0, end - WINDOW) : end]) if end >= least else nothing for end in ends.tolist()]
+    found = [median_and_spread(values[max(0, end - WINDOW) : end]) if end >= least else nothing for end in ends.tolist()]
     columns = np.array(found, dtype=np.float64).reshape(-1, 2)[which]
-    return Past(columns[:, 0], columns[:, 1])
+    return RollingStatistics(columns[:, 0], columns[:, 1])

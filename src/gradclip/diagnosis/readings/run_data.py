@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gradclip.diagnosis.readings.layer_groups import MOST_GROUPS, Group, groups_of
 from gradclip.runs import ABSENT, Event, Run, Steps, TensorInfo
 
-__all__ = ["Gathered", "Layers", "Optimizer", "gather", "layers_of"]
+__all__ = ["RunData", "Layers", "OptimizerRun", "read_run", "layers_of"]
 
 CELLS = 2_000_000
 """Numbers that are worked on at one time."""
@@ -45,7 +45,7 @@ class Layers:
 
 
 @dataclass(frozen=True, eq=False)
-class Optimizer:
+class OptimizerRun:
     """One optimizer's part of a run."""
 
     number: int
@@ -87,13 +87,13 @@ class Optimizer:
 
 
 @dataclass(frozen=True, eq=False)
-class Gathered:
+class RunData:
     """A run, ready to be laid out."""
 
     path: Path
     status: str
     meta: Mapping[str, Any]
-    optimizers: tuple[Optimizer, ...]
+    optimizers: tuple[OptimizerRun, ...]
     events: Sequence[tuple[int, tuple[Event, ...]]]
 
     @property
@@ -107,10 +107,10 @@ class Gathered:
         return sum(len(optimizer.steps) for optimizer in self.optimizers)
 
 
-def gather(run: Run, most: int = MOST_GROUPS) -> Gathered:
+def read_run(run: Run, most: int = MOST_GROUPS) -> RunData:
     """Read a run, which may still be written; of each optimizer, its tensors are at most so many layers."""
     optimizers = tuple(_optimizer(run, number, most) for number in run.optimizers)
-    return Gathered(run.path, run.status, run.meta, optimizers, run.events())
+    return RunData(run.path, run.status, run.meta, optimizers, run.events())
 
 
 def layers_of(run: Run, kind: str, optimizer: int, groups: tuple[Group, ...]) -> Layers:
@@ -126,10 +126,10 @@ def layers_of(run: Run, kind: str, optimizer: int, groups: tuple[Group, ...]) ->
     return Layers(groups, np.concatenate(steps), norms, missing)
 
 
-def _optimizer(run: Run, number: int, most: int) -> Optimizer:
+def _optimizer(run: Run, number: int, most: int) -> OptimizerRun:
     tensors = run.tensors_of(number)
     groups = groups_of([tensor.name for tensor in tensors], most)
-    return Optimizer(
+    return OptimizerRun(
         number,
         len(tensors),
         run.steps(number),

@@ -7,18 +7,18 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-__all__ = ["once"]
+__all__ = ["weakly_cached"]
 
 Thing = TypeVar("Thing")
 Rest = ParamSpec("Rest")
 Result = TypeVar("Result")
 
 
-def once(function: Callable[Concatenate[Thing, Rest], Result]) -> Callable[Concatenate[Thing, Rest], Result]:
+def weakly_cached(function: Callable[Concatenate[Thing, Rest], Result]) -> Callable[Concatenate[Thing, Rest], Result]:
     """Keep what a function returns for its first argument, by identity, as long as that lives; nobody may change it.
 
     >>> class Run: ...
-    >>> @once
+    >>> @weakly_cached
     ... def looked(run: Run) -> list[str]:
     ...     print("looking")
     ...     return ["found"]

@@ -9,20 +9,20 @@ from typing import Final
 
 import numpy as np
 
-from gradclip.diagnosis.readings.event_order import Order, numbers_of, orders_of
-from gradclip.diagnosis.readings.run_data import Gathered, Optimizer
-from gradclip.diagnosis.readings.weak_cache import once
+from gradclip.diagnosis.readings.event_order import Order, optimizers_of, orders_of
+from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
+from gradclip.diagnosis.readings.weak_cache import weakly_cached
 from gradclip.runs import Event
 
 __all__ = [
-    "between_backwards",
-    "clips_late",
-    "clips_never_used",
+    "clips_by_backward",
+    "clips_after_backward",
+    "clips_before_backward",
     "clips_of",
-    "function_of",
-    "judged",
-    "present",
-    "reach",
+    "clip_function",
+    "conclusive_orders",
+    "gradients_present",
+    "tensors_reached",
     "value_at",
 ]
 
@@ -31,11 +31,11 @@ MEASURES: Final = re.compile(r"(?:max_norm=|_norm:)inf\b")
 """A clipping to an infinite norm measures, and changes nothing."""
 
 
-@once
-def judged(run: Gathered, optimizer: Optimizer) -> list[Order]:
+@weakly_cached
+def conclusive_orders(run: RunData, optimizer: OptimizerRun) -> list[Order]:
     """Return the steps whose order says something: all of it is there, and the limit in force was no infinite one."""
     measured = set(optimizer.steps.step[np.isposinf(optimizer.steps.threshold)].tolist())
-    return [order for order in orders_of(run, optimizer.number) if order.whole and order.step not in measured]
+    return [order for order in orders_of(run, optimizer.number) if order.complete and order.step not in measured]
 
 
 def clips_of(order: Order) -> list[Event]:
@@ -43,14 +43,14 @@ def clips_of(order: Order) -> list[Event]:
     return [event for event in order.own if _clips(event)]
 
 
-def value_at(optimizer: Optimizer, column: str, step: int) -> float:
+def value_at(optimizer: OptimizerRun, column: str, step: int) -> float:
     """Return a number of one step, NaN where it was never measured."""
     at = int(optimizer.steps.step.searchsorted(step))
     there = at < len(optimizer.steps) and optimizer.steps.step[at] == step
     return float(getattr(optimizer.steps, column)[at]) if there else float("nan")
 
 
-def between_backwards(order: Order) -> list[list[Event]]:
+def clips_by_backward(order: Order) -> list[list[Event]]:
     """Return the own clippings since the last ``zero_grad()``: before the first ``backward()``, after it, and so on."""
     parts: list[list[Event]] = [[]]
     for event in order.own:
@@ -63,12 +63,12 @@ def between_backwards(order: Order) -> list[list[Event]]:
     return parts
 
 
-def clips_late(order: Order) -> list[Event]:
+def clips_after_backward(order: Order) -> list[Event]:
     """Return the own clippings between the last ``backward()`` and the end of the step."""
-    return between_backwards(order)[-1] if "backward" in order.kinds else []
+    return clips_by_backward(order)[-1] if "backward" in order.kinds else []
 
 
-def clips_never_used(order: Order) -> list[Event]:
+def clips_before_backward(order: Order) -> list[Event]:
     """Return the own clippings before the first ``backward()`` of a step, where none came after it."""
     if "backward" not in order.kinds:
         return []
@@ -77,7 +77,7 @@ def clips_never_used(order: Order) -> list[Event]:
     return [] if any(map(_clips, after)) else [event for event in before if _clips(event)]
 
 
-def reach(clip: Event, optimizer: Optimizer) -> tuple[int, int]:
+def tensors_reached(clip: Event, optimizer: OptimizerRun) -> tuple[int, int]:
     """Return how many of an optimizer's tensors a clipping reached, at least and at most.
 
     One that took in several optimizers says only how many it reached of all of them together.
@@ -88,11 +88,11 @@ def reach(clip: Event, optimizer: Optimizer) -> tuple[int, int]:
     if found is None:
         return optimizer.tensors, optimizer.tensors
     share, total = int(found[1]), int(found[2])
-    others = total - optimizer.tensors if len(numbers_of(clip)) > 1 else 0
+    others = total - optimizer.tensors if len(optimizers_of(clip)) > 1 else 0
     return max(0, share - others), min(share, optimizer.tensors)
 
 
-def present(optimizer: Optimizer) -> dict[int, int]:
+def gradients_present(optimizer: OptimizerRun) -> dict[int, int]:
     """Return how many tensors had a gradient, by step (at least so many, where layers are several tensors)."""
     layers = optimizer.layers
     return dict(zip(layers.steps.tolist(), (~layers.missing).sum(axis=1).tolist(), strict=True))
@@ -102,6 +102,6 @@ def _clips(event: Event) -> bool:
     return event.kind == "clip" and not MEASURES.search(event.detail)
 
 
-def function_of(clips: Sequence[Event]) -> str:
+def clip_function(clips: Sequence[Event]) -> str:
     """Return what was called, without what it reached: ``clip_grad_norm_``."""
     return clips[0].detail.partition(" (")[0] if clips else ""

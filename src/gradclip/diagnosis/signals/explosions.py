@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradclip.diagnosis.evidence import Evidence
-from gradclip.diagnosis.readings.rolling_statistics import past
-from gradclip.diagnosis.readings.run_data import Optimizer
-from gradclip.diagnosis.readings.weak_cache import once
-from gradclip.diagnosis.signals.loss_harm import SOON, Losses, applied_bad, harm_after, losses_of
+from gradclip.diagnosis.readings.losses import Losses, losses_of
+from gradclip.diagnosis.readings.rolling_statistics import rolling_statistics
+from gradclip.diagnosis.readings.run_data import OptimizerRun
+from gradclip.diagnosis.readings.weak_cache import weakly_cached
+from gradclip.diagnosis.signals.loss_harm import SOON, applied_nonfinite, harm_after
 
 __all__ = ["Explosion", "explosion_of"]
 
@@ -57,17 +58,17 @@ class Explosion:
         return not math.isfinite(self.harm.value)
 
 
-@once
-def explosion_of(optimizer: Optimizer) -> Explosion | None:
+@weakly_cached
+def explosion_of(optimizer: OptimizerRun) -> Explosion | None:
     """Return the first explosion that did harm: a sudden one, one in the first steps, or one over the whole run."""
     steps, norms = _applied(optimizer)
     if len(norms) < 2:
         return None
-    looks = (_early, _thrown, _sudden)
-    return next(filter(None, (look(optimizer, steps, norms) for look in looks)), None) or _gradual(optimizer)
+    detectors = (_early, _thrown, _sudden)
+    return next(filter(None, (detect(optimizer, steps, norms) for detect in detectors)), None) or _gradual(optimizer)
 
 
-def _applied(optimizer: Optimizer) -> tuple[NDArray[np.int64], Floats]:
+def _applied(optimizer: OptimizerRun) -> tuple[NDArray[np.int64], Floats]:
     """The steps that moved the weights, and the norms that did: what clipping has tamed explodes no more."""
     steps = optimizer.steps
     norms = np.where(steps.missing["clipped_norm"], steps.norm, steps.clipped_norm)
@@ -75,9 +76,9 @@ def _applied(optimizer: Optimizer) -> tuple[NDArray[np.int64], Floats]:
     return steps.step[moved], norms[moved]
 
 
-def _sudden(optimizer: Optimizer, steps: NDArray[np.int64], norms: Floats) -> Explosion | None:
+def _sudden(optimizer: OptimizerRun, steps: NDArray[np.int64], norms: Floats) -> Explosion | None:
     logs = np.log(norms)
-    middle, spread = past(logs, LEAST)
+    middle, spread = rolling_statistics(logs, LEAST)
     out = logs - middle > np.maximum(math.log(TIMES), SIGMAS * spread)
     for i in np.flatnonzero(out)[:TRIED].tolist():
         harm = harm_after(optimizer, int(steps[i]))
@@ -88,7 +89,7 @@ def _sudden(optimizer: Optimizer, steps: NDArray[np.int64], norms: Floats) -> Ex
     return None
 
 
-def _early(optimizer: Optimizer, steps: NDArray[np.int64], norms: Floats) -> Explosion | None:
+def _early(optimizer: OptimizerRun, steps: NDArray[np.int64], norms: Floats) -> Explosion | None:
     """An explosion in the first steps, of which there is no past; the loss must stay far above what it was before."""
     out = np.flatnonzero(norms[:LEAST] > EARLY * norms[0])
     losses = losses_of(optimizer)
@@ -106,7 +107,7 @@ def _early(optimizer: Optimizer, steps: NDArray[np.int64], norms: Floats) -> Exp
     return Explosion(step, norms[at] / norms[0], _norm(norms[at], EARLY * norms[0], int(steps[at])), harm, "early")
 
 
-def _thrown(optimizer: Optimizer, steps: NDArray[np.int64], norms: Floats) -> Explosion | None:
+def _thrown(optimizer: OptimizerRun, steps: NDArray[np.int64], norms: Floats) -> Explosion | None:
     """A single peak in the first steps that threw the loss far up, from where it never learned.
 
     Norms that rise and stay are none: targets that grow, as in reinforcement learning, make them.
@@ -129,7 +130,7 @@ def _thrown(optimizer: Optimizer, steps: NDArray[np.int64], norms: Floats) -> Ex
     return Explosion(step, norms[peak] / norms[0], _norm(norms[peak], limit, step), harm, "early")
 
 
-def _gradual(optimizer: Optimizer) -> Explosion | None:
+def _gradual(optimizer: OptimizerRun) -> Explosion | None:
     """Norms before clipping that grow through the whole run: clipping tames the steps, but not what makes the norms grow."""
     every = optimizer.steps
     finite = ~every.missing["norm"] & np.isfinite(every.norm) & (every.norm > 0) & ~every.skipped
@@ -157,9 +158,9 @@ def _far_above(losses: Losses, late: Floats) -> Evidence | None:
     return Evidence("median loss of the last third", level, limit) if level > limit else None
 
 
-def _lost(optimizer: Optimizer) -> Evidence:
+def _lost(optimizer: OptimizerRun) -> Evidence:
     """What tells the harm without a loss: a NaN or Inf that reached the weights, or else the largest norm."""
-    steps, bad = optimizer.steps, applied_bad(optimizer)
+    steps, bad = optimizer.steps, applied_nonfinite(optimizer)
     if bad.any():
         return Evidence("gradient norm", float("nan"), step=int(steps.step[bad][0]))
     at = int(np.where(np.isfinite(steps.norm), steps.norm, 0.0).argmax())

@@ -10,22 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradclip.clipping import Clipping
-from gradclip.diagnosis.readings.event_order import orders_of, place_of
-from gradclip.diagnosis.readings.run_data import Floats, Gathered, Optimizer
+from gradclip.diagnosis.readings.event_order import call_site_of, orders_of
+from gradclip.diagnosis.readings.run_data import Floats, OptimizerRun, RunData
 from gradclip.errors import GradclipError
 from gradclip.norms import L2
 from gradclip.rescales import Hard
 from gradclip.scopes import Global
 from gradclip.thresholds import Constant
 
-__all__ = ["WholeNorm", "whole_norm_of"]
+__all__ = ["GlobalNormClipping", "global_norm_clipping_of"]
 
 NEARLY_ALL: Final = 0.9
 """Of the steps; a script that clips now and then has its reasons."""
 
 
 @dataclass(frozen=True, eq=False)
-class WholeNorm:
+class GlobalNormClipping:
     """What a constant threshold met."""
 
     threshold: float
@@ -37,7 +37,7 @@ class WholeNorm:
     """The place in the script, where it is known."""
 
 
-def whole_norm_of(run: Gathered, optimizer: Optimizer) -> WholeNorm | None:
+def global_norm_clipping_of(run: RunData, optimizer: OptimizerRun) -> GlobalNormClipping | None:
     """Return the norms that one constant threshold met; None where the clipping is of any other kind.
 
     A threshold that moves, learns, is one of several, bounds elements or single tensors, or covers a part of the gradients is
@@ -45,17 +45,17 @@ def whole_norm_of(run: Gathered, optimizer: Optimizer) -> WholeNorm | None:
     """
     steps = optimizer.steps
     kinds = {event.detail for order in orders_of(run, optimizer.number) for event in order.clips}
-    if len(kinds) > 1 or not all(_is_whole(kind) for kind in kinds or {str(run.meta.get("clip") or "clip_grad_norm_")}):
+    if len(kinds) > 1 or not all(_is_global_norm(kind) for kind in kinds or {str(run.meta.get("clip") or "clip_grad_norm_")}):
         return None
     lacking = steps.missing["norm"] | steps.missing["threshold"] | steps.missing["clipped"]
     rows = np.flatnonzero(~lacking & np.isfinite(steps.norm) & ~steps.skipped)
     limits = np.unique(steps.threshold[~steps.missing["threshold"]])
     if len(rows) < NEARLY_ALL * len(steps) or len(limits) != 1 or not 0 < limits[0] < np.inf:
         return None
-    return WholeNorm(float(limits[0]), rows, steps.norm[rows], place_of(run, "clip", sorted(kinds)))
+    return GlobalNormClipping(float(limits[0]), rows, steps.norm[rows], call_site_of(run, "clip", sorted(kinds)))
 
 
-def _is_whole(detail: str) -> bool:
+def _is_global_norm(detail: str) -> bool:
     """Whether a clip event is about the L2 norm of all gradients of one optimizer, and a constant."""
     kind = re.sub(r" \(optimizer \d+\)$", "", detail)
     if kind == "clip_grad_norm_":

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from gradclip.diagnosis.evidence import Evidence
-from gradclip.diagnosis.readings.run_data import Optimizer
+from gradclip.diagnosis.readings.run_data import OptimizerRun
 
 __all__ = ["largest_layer"]
 
 
-def largest_layer(optimizer: Optimizer, step: int) -> tuple[Evidence, ...]:
+def largest_layer(optimizer: OptimizerRun, step: int) -> tuple[Evidence, ...]:
     """Return the largest finite norm of a layer at a step; nothing where the layers of that step were not kept."""
     layers = optimizer.layers
     rows = np.flatnonzero(layers.steps == step)

@@ -9,7 +9,7 @@ import numpy as np
 
 from gradclip.diagnosis.evidence import Evidence
 from gradclip.diagnosis.readings.rolling_statistics import WINDOW
-from gradclip.diagnosis.readings.run_data import Optimizer
+from gradclip.diagnosis.readings.run_data import OptimizerRun
 from gradclip.diagnosis.signals.loss_harm import harm_after
 
 __all__ = ["Jump", "harmful_jump", "raised_near"]
@@ -39,7 +39,7 @@ class Jump:
     harm: Evidence | None = None
 
 
-def harmful_jump(optimizer: Optimizer) -> Jump | None:
+def harmful_jump(optimizer: OptimizerRun) -> Jump | None:
     """Return the first jump of a learning rate to a height it never had after which the loss was clearly worse."""
     early = optimizer.steps.step[:LEAST]
     jumps = [one for one in _jumps(optimizer) if one.after > ABOVE * one.highest and one.step > early[-1]]
@@ -51,14 +51,14 @@ def harmful_jump(optimizer: Optimizer) -> Jump | None:
     return None
 
 
-def raised_near(optimizer: Optimizer, step: int) -> bool:
+def raised_near(optimizer: OptimizerRun, step: int) -> bool:
     """Return whether a learning rate at a step, or in its recent past, is well above the first one of these."""
     near = (optimizer.rate_steps >= step - WINDOW) & (optimizer.rate_steps <= step)
     rates = optimizer.rates[near]
     return bool(len(rates) and (rates > NOTABLE * rates[0]).any())
 
 
-def _jumps(optimizer: Optimizer) -> list[Jump]:
+def _jumps(optimizer: OptimizerRun) -> list[Jump]:
     """The steps at which the rate of a group became many times the one before; from 0 is no jump."""
     steps, rates = optimizer.rate_steps, optimizer.rates
     found = []

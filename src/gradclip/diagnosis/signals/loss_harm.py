@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradclip.diagnosis.evidence import Evidence
-from gradclip.diagnosis.readings.rolling_statistics import middle_and_spread
-from gradclip.diagnosis.readings.run_data import Optimizer
-from gradclip.diagnosis.readings.weak_cache import once
+from gradclip.diagnosis.readings.losses import Losses, losses_of
+from gradclip.diagnosis.readings.rolling_statistics import median_and_spread
+from gradclip.diagnosis.readings.run_data import OptimizerRun
 
-__all__ = ["SOON", "Losses", "applied_bad", "harm_after", "losses_of"]
+__all__ = ["SOON", "applied_nonfinite", "harm_after"]
 
 SOON: Final = 50
 """Steps within which a loss that was only shaken is back; the spikes that large runs recover from by themselves are shorter."""
@@ -27,34 +26,11 @@ LOST: Final = 0.1
 """Of what the loss had gained since the start; less is no damage worth a sentence."""
 DOUBLE: Final = 2.0
 """Times the rise that a step itself, or a tenth of those before it, had already: what follows must be the step's own doing."""
-START: Final = 10
-"""Losses whose median is where the run began."""
 
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
-class Losses:
-    """The losses that were measured; one that is no finite number is Inf here."""
-
-    steps: NDArray[np.int64]
-    values: Floats
-
-    @property
-    def start(self) -> float:
-        """Where the loss began."""
-        return float(np.median(self.values[:START])) if len(self.values) else float("nan")
-
-
-@once
-def losses_of(optimizer: Optimizer) -> Losses:
-    """Return the losses of an optimizer's steps."""
-    there = ~optimizer.steps.missing["loss"]
-    values = optimizer.steps.loss[there]
-    return Losses(optimizer.steps.step[there], np.where(np.isfinite(values), values, np.inf))
-
-
-def applied_bad(optimizer: Optimizer) -> NDArray[np.bool_]:
+def applied_nonfinite(optimizer: OptimizerRun) -> NDArray[np.bool_]:
     """Return the steps at which a NaN or Inf reached the weights: not skipped, and not set to 0 by a clipping.
 
     What came out of the clipping has a finite norm where every gradient was dropped or its NaN removed.
@@ -64,7 +40,7 @@ def applied_bad(optimizer: Optimizer) -> NDArray[np.bool_]:
     return optimizer.bad & ~steps.skipped & ~cleaned
 
 
-def harm_after(optimizer: Optimizer, step: int) -> Evidence | None:
+def harm_after(optimizer: OptimizerRun, step: int) -> Evidence | None:
     """Return what the loss was from a step on, where it is clearly worse than before and does not come back soon.
 
     The second half of the next ``SOON`` steps is held against the ``BEFORE`` losses up to the step, and against the loss of
@@ -78,12 +54,12 @@ def harm_after(optimizer: Optimizer, step: int) -> Evidence | None:
     if len(old) and len(new):
         return _worse(losses, old, new[len(new) // 2 :], step)
     later = (optimizer.steps.step > step) & (optimizer.steps.step <= step + SOON)
-    bad = applied_bad(optimizer) & later
+    bad = applied_nonfinite(optimizer) & later
     return Evidence("gradient norm", float("nan"), step=int(optimizer.steps.step[bad][0])) if bad.any() else None
 
 
 def _worse(losses: Losses, old: Floats, late: Floats, step: int) -> Evidence | None:
-    middle, spread = middle_and_spread(old)
+    middle, spread = median_and_spread(old)
     gained = abs(losses.start - middle) if np.isfinite(losses.start) else 0.0
     limit = middle + max(SIGMAS * spread, LOST * gained, LOST * abs(middle))
     now = losses.values[(losses.steps == step) & np.isfinite(losses.values)].tolist()

@@ -6,10 +6,10 @@ from typing import Final
 
 import numpy as np
 
-from gradclip.diagnosis.readings.rolling_statistics import middle_and_spread
-from gradclip.diagnosis.readings.run_data import Gathered, Optimizer
+from gradclip.diagnosis.readings.rolling_statistics import median_and_spread
+from gradclip.diagnosis.readings.run_data import Floats, OptimizerRun, RunData
 
-__all__ = ["STALLED", "has_learned", "progress", "stalls"]
+__all__ = ["STALLED", "has_learned", "loss_fell", "progress", "stalls"]
 
 STALLED: Final = 0.05
 """A loss that has lost less than this share of its first size has learned little more than the mean of its targets."""
@@ -19,9 +19,11 @@ FEWEST: Final = 50
 """Measured losses; with fewer, the first and the last tenth are a handful of batches."""
 NOISE: Final = 3.0
 """A first loss within so many deviations of zero has no size of its own to lose a share of: rewards, critics."""
+FELL: Final = 0.05
+"""Of the first loss: one that fell by less over a whole run has learned next to nothing."""
 
 
-def progress(run: Gathered, optimizer: Optimizer) -> float | None:
+def progress(run: RunData, optimizer: OptimizerRun) -> float | None:
     """Return which share of its first size the loss has lost, by medians of its first and last tenth.
 
     None where that says nothing: too few losses, one that ended as no number, one that swings around zero, or several
@@ -33,19 +35,30 @@ def progress(run: Gathered, optimizer: Optimizer) -> float | None:
     tenth = len(losses) // 10
     first, last = losses[:tenth], losses[-tenth:]
     middle = float(np.median(first))
-    level, spread = middle_and_spread(last)
+    level, spread = median_and_spread(last)
     if not (np.isfinite(first).all() and np.isfinite(last).all()) or abs(middle) <= NOISE * spread:
         return None
     return (middle - level) / abs(middle)
 
 
-def stalls(run: Gathered, optimizer: Optimizer) -> bool | None:
+def stalls(run: RunData, optimizer: OptimizerRun) -> bool | None:
     """Return whether the loss hardly fell; None where that cannot be told."""
     share = progress(run, optimizer)
     return None if share is None else share < STALLED
 
 
-def has_learned(run: Gathered, optimizer: Optimizer) -> bool:
+def has_learned(run: RunData, optimizer: OptimizerRun) -> bool:
     """Return whether next to nothing is left of the loss."""
     share = progress(run, optimizer)
     return share is not None and share >= LEARNED
+
+
+def loss_fell(losses: Floats) -> bool:
+    """Return whether a loss ended below where it began, by more than next to nothing.
+
+    >>> loss_fell(np.array([2.0] * 30)), loss_fell(np.linspace(2.0, 1.0, 30))
+    (False, True)
+    """
+    begun = min(float(losses[0]), float(np.median(losses[:10])))
+    ended = float(np.median(losses[-max(1, len(losses) // 3) :]))
+    return ended < begun - FELL * abs(begun)

@@ -9,14 +9,14 @@ import numpy as np
 from gradclip.diagnosis.readings.run_data import Floats
 from gradclip.diagnosis.signals.weight_matrices import Matrices
 
-__all__ = ["falls"]
+__all__ = ["norm_decay"]
 
 ORDERLY: Final = 0.9
 """Of all pairs of layers, those in which the one nearer to the loss has the larger norm: so an exponential fall is told from a
 layer or two that are small. Deep nets whose gradient vanishes show .98 and more; nets that learn mostly less than .9."""
 
 
-def falls(layers: Matrices) -> Floats:
+def norm_decay(layers: Matrices) -> Floats:
     """Return the fall from the last layer to the first at each step, in powers of ten; 0 where there is no orderly one.
 
     The slope is the median over all pairs of layers (Theil and Sen), so single layers, such as an embedding, do not move it.
@@ -34,7 +34,7 @@ def _lines(logs: Floats) -> Floats:
     slopes = (logs[:, far] - logs[:, near]) / (far - near)
     known = np.isfinite(slopes)
     count = known.sum(axis=1)
-    told = count > 0
+    usable = count > 0
     rises = np.zeros(len(logs))
-    rises[told] = np.nanmedian(slopes[told], axis=1) * (width - 1)
+    rises[usable] = np.nanmedian(slopes[usable], axis=1) * (width - 1)
     return np.where((slopes > 0).sum(axis=1) >= ORDERLY * np.maximum(count, 1), np.maximum(rises, 0.0), 0.0)

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 from gradclip.diagnosis.evidence import Evidence
 from gradclip.diagnosis.readings.event_order import Order
 
-__all__ = ["HALF", "alike", "repeated"]
+__all__ = ["HALF", "cached_by_events", "share_of_steps"]
 
 HALF: Final = 0.5
 """Of the steps; what is written wrongly in a loop shows at nearly all of them, what a script does once in a while does not."""
@@ -17,22 +17,24 @@ FEWEST: Final = 2
 Judgement = TypeVar("Judgement")
 
 
-def repeated(what: str, orders: Sequence[Order], told: Callable[[Order], bool], share: float = HALF) -> Evidence | None:
+def share_of_steps(
+    what: str, orders: Sequence[Order], predicate: Callable[[Order], bool], share: float = HALF
+) -> Evidence | None:
     """Return the share of steps at which something is so, with the first of them; None where it is too rare to be a habit.
 
     Args:
         what: is so, in words: ``share of steps clipped twice``.
         orders: the steps of an optimizer.
-        told: whether it is so at a step.
+        predicate: whether it is so at a step.
         share: the least share.
     """
-    steps = [order.step for order in orders if told(order)]
+    steps = [order.step for order in orders if predicate(order)]
     if len(steps) < max(FEWEST, share * len(orders)):
         return None
     return Evidence(what, len(steps) / len(orders), share, steps[0])
 
 
-def alike(judge: Callable[[Order], Judgement]) -> Callable[[Order], Judgement]:
+def cached_by_events(judge: Callable[[Order], Judgement]) -> Callable[[Order], Judgement]:
     """Judge steps with the same events once: in most runs all steps are alike. The judge looks at nothing but the events."""
     known: dict[Any, Judgement] = {}
 

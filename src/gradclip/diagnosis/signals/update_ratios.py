@@ -7,14 +7,12 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gradclip.diagnosis.readings.run_data import Layers, Optimizer
+from gradclip.diagnosis.readings.run_data import Layers, OptimizerRun
 
-__all__ = ["Ratios", "fell", "typical_ratios"]
+__all__ = ["Ratios", "typical_ratios"]
 
 SMALL: Final = ("bias", "norm", "ln", "bn", "gain", "scale", "alpha", "beta", "gamma")
 """Names of tensors that are few numbers and often begin at 0 or 1: their ratio says nothing about the model."""
-FELL: Final = 0.05
-"""Of the first loss: one that fell by less over a whole run has learned next to nothing."""
 
 Floats = NDArray[np.float64]
 
@@ -26,7 +24,7 @@ class Ratios(NamedTuple):
     values: Floats
 
 
-def typical_ratios(optimizer: Optimizer) -> Ratios:
+def typical_ratios(optimizer: OptimizerRun) -> Ratios:
     """Return the median ratio over the layers that count: not frozen, not biases, with weights and a gradient."""
     layers = optimizer.ratios
     if layers is None or not len(layers.steps):
@@ -38,18 +36,7 @@ def typical_ratios(optimizer: Optimizer) -> Ratios:
     return Ratios(layers.steps[enough], np.array([np.nanmedian(row) for row in values[enough]], dtype=np.float64))
 
 
-def fell(losses: Floats) -> bool:
-    """Return whether a loss ended below where it began, by more than next to nothing.
-
-    >>> fell(np.array([2.0] * 30)), fell(np.linspace(2.0, 1.0, 30))
-    (False, True)
-    """
-    begun = min(float(losses[0]), float(np.median(losses[:10])))
-    ended = float(np.median(losses[-max(1, len(losses) // 3) :]))
-    return ended < begun - FELL * abs(begun)
-
-
-def _counts(optimizer: Optimizer, layers: Layers) -> NDArray[np.bool_]:
+def _counts(optimizer: OptimizerRun, layers: Layers) -> NDArray[np.bool_]:
     """Steps x layers: where a ratio says something."""
     large = np.array([not _is_small(group.name) for group in layers.groups], dtype=np.bool_)
     if not large.any():

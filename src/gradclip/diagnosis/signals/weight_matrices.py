@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gradclip.diagnosis.readings.run_data import Floats, Layers, Optimizer
+from gradclip.diagnosis.readings.run_data import Floats, Layers, OptimizerRun
 from gradclip.runs import TensorInfo
 
 __all__ = ["Matrices", "matrices_of"]
@@ -24,7 +24,7 @@ class Matrices:
     norms: Floats
 
 
-def matrices_of(optimizer: Optimizer, layers: Layers | None = None) -> Matrices:
+def matrices_of(optimizer: OptimizerRun, layers: Layers | None = None) -> Matrices:
     """Pick the layers with a tensor of two or more dimensions, in the order in which the optimizer holds them.
 
     A file that holds no shapes (the labs write none) has them by name: ``...weight``.

@@ -9,16 +9,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradclip.watch.end.closing_findings import found
+from gradclip.watch.end.closing_findings import closing_findings
 from gradclip.watch.start.launch import Settings
 
 if TYPE_CHECKING:
-    from gradclip.watch.start.watched_process import Watching
+    from gradclip.watch.start.watched_process import WatchedProcess
 
-__all__ = ["Goodbye"]
+__all__ = ["AtExit"]
 
 
-class Goodbye:
+class AtExit:
     """Say at exit what was recorded, or loudly that nothing was.
 
     Args:
@@ -27,19 +27,19 @@ class Goodbye:
 
     def __init__(self, settings: str) -> None:
         self._settings = Settings.from_json(settings)
-        self._watching: Watching | None = None
+        self._watching: WatchedProcess | None = None
         self._first = os.environ.get("RANK", "0") == "0"
         self._pid = os.getpid()
         self._problem = "PyTorch could not be watched"
 
-    def watch(self) -> None:
+    def start(self) -> None:
         """PyTorch is there: start watching. Of the ranks of a distributed run the first one records, and all of them clip."""
-        from gradclip.watch.start.watched_process import Watching
+        from gradclip.watch.start.watched_process import WatchedProcess
 
         if not self._first and self._settings.clip is None:
             return
         try:
-            self._watching = Watching(self._settings, records=self._first)
+            self._watching = WatchedProcess(self._settings, records=self._first)
         except Exception as error:  # training must run, whatever is wrong here
             self._problem = f"{type(error).__name__}: {error}"
         atexit.register(self._at_exit)  # last in, first out: before the writer's own
@@ -66,7 +66,7 @@ class Goodbye:
                 "cannot be watched from outside.",
                 *watching.problems(),
             ]
-        return [*watching.summary(ending), *found(_shown(watching.path)), *self._report(watching.path)]
+        return [*watching.summary(ending), *closing_findings(_shown(watching.path)), *self._report(watching.path)]
 
     def _report(self, run: Path) -> list[str]:
         if not self._settings.report:

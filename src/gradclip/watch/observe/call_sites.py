@@ -14,7 +14,7 @@ import torch
 
 from gradclip.watch.observe.call_wrapper import FILE
 
-__all__ = ["Places"]
+__all__ = ["CallSites"]
 
 MOST: Final = 100
 """A script whose details never repeat must not fill the file."""
@@ -28,7 +28,7 @@ NOT_THE_SCRIPT: Final = (
 """How the files begin through which a call comes on its way from the script to here."""
 
 
-class Places:
+class CallSites:
     """Remember where each event was seen first; every later one costs a look into a set.
 
     Args:

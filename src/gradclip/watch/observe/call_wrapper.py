@@ -68,7 +68,7 @@ def hide_in_tracebacks() -> None:
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         _clean(error)
-        shown_by(kind, error, without_us(trace))
+        shown_by(kind, error, without_gradclip_frames(trace))
 
     hook._hides_gradclip = True  # type: ignore[attr-defined]
     sys.excepthook = hook
@@ -82,11 +82,11 @@ def _clean(error: BaseException) -> None:
         one = waiting.pop()
         if one is not None and id(one) not in seen:
             seen.add(id(one))
-            one.__traceback__ = without_us(one.__traceback__)
+            one.__traceback__ = without_gradclip_frames(one.__traceback__)
             waiting += [one.__cause__, one.__context__]
 
 
-def without_us(trace: TracebackType | None) -> TracebackType | None:
+def without_gradclip_frames(trace: TracebackType | None) -> TracebackType | None:
     """Return the traceback without our frames; where it ends in our own work (Ctrl-C), it ends in the script's line."""
     kept: list[TracebackType] = []
     while trace is not None:

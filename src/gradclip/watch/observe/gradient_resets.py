@@ -12,14 +12,14 @@ from torch import Tensor
 
 from gradclip.watch.record.stream import Stream, grad_norms
 
-__all__ = ["Resets"]
+__all__ = ["GradientResets"]
 
-LOOKS: Final = 5
+READS: Final = 5
 """So often a gradient that seems to be kept is read from its device, until one is found that was not zero."""
 
 
 @dataclass
-class Followed:
+class FollowedGradient:
     """One gradient of a stream, followed from the end of a step until something resets it."""
 
     parameter: weakref.ref[Tensor] | None = None
@@ -29,7 +29,7 @@ class Followed:
     """How many calls of ``backward`` have begun since the step."""
     least: Tensor | None = None
     """The smallest norm that it had when one of them began."""
-    looks: int = LOOKS
+    reads_left: int = READS
     stays: bool = False
     """Whether it is known that what leaves no mark is no reset either."""
 
@@ -39,7 +39,7 @@ class Followed:
         self.backwards, self.least = 0, None
         self.remember()
 
-    def look(self) -> None:
+    def notice_reset(self) -> None:
         """Notice a reset: the gradient is gone, is another one, or was written to."""
         if self.parameter is not None and _mark(self.parameter()) != self.mark:
             self.parameter = None
@@ -52,11 +52,11 @@ class Followed:
 
     def before_backward(self) -> None:
         """``backward`` may add to the gradient as it is."""
-        self.look()
+        self.notice_reset()
         if self.parameter is None:
             return
         self.backwards += 1
-        if self.looks and not self.stays:
+        if self.reads_left and not self.stays:
             norm = grad_norms([self.parameter()])
             self.least = norm if self.least is None else torch.fmin(self.least, norm)
 
@@ -70,20 +70,20 @@ class Followed:
     def _was_kept(self) -> bool:
         """``grad.data.zero_()`` leaves no mark, so the numbers themselves decide, at the first few times alone."""
         if self.least is not None:
-            self.looks -= 1
+            self.reads_left -= 1
             self.stays = float(self.least) != 0
         return self.stays
 
 
-class Resets:
+class GradientResets:
     """Follow one gradient of each stream; every method is called by the session.
 
     One gradient stands for all of a stream, and its identity and version for its numbers: a few microseconds a step.
     """
 
     def __init__(self) -> None:
-        self._known: weakref.WeakKeyDictionary[Stream, Followed] = weakref.WeakKeyDictionary()
-        self._kept: dict[int, Followed] = {}
+        self._known: weakref.WeakKeyDictionary[Stream, FollowedGradient] = weakref.WeakKeyDictionary()
+        self._kept: dict[int, FollowedGradient] = {}
         """By the stream's number, those that were not reset yet; in most loops none while ``backward`` runs."""
 
     def finished(self, stream: Stream) -> None:
@@ -92,7 +92,7 @@ class Resets:
             return
         followed = self._known.get(stream)
         if followed is None:
-            followed = self._known[stream] = Followed()
+            followed = self._known[stream] = FollowedGradient()
         followed.begin(stream.first_with_grad())
         self._kept[stream.number] = followed
 
@@ -111,7 +111,7 @@ class Resets:
     def before_clip(self, streams: Iterable[Stream]) -> None:
         """The gradients of these streams are about to be written to."""
         for followed in self._of(streams):
-            followed.look()
+            followed.notice_reset()
 
     def after_clip(self, streams: Iterable[Stream]) -> None:
         """They were written to, and this is no reset."""
@@ -123,7 +123,7 @@ class Resets:
         followed = self._kept.get(stream.number)
         return followed is not None and followed.is_stale()
 
-    def _of(self, streams: Iterable[Stream]) -> list[Followed]:
+    def _of(self, streams: Iterable[Stream]) -> list[FollowedGradient]:
         return [self._kept[stream.number] for stream in streams if stream.number in self._kept]
 
 

@@ -44,7 +44,7 @@ class ManualLoop:
         """Whether gradients wait for the script's update."""
         return self._pending is not None
 
-    def look_again(self) -> None:
+    def search_again(self) -> None:
         """Something has changed: search at the next ``backward``."""
         self._same = 0
 

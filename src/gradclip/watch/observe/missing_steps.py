@@ -11,11 +11,11 @@ from torch import Tensor
 
 from gradclip.watch.record.stream import Stream
 
-__all__ = ["Idle"]
+__all__ = ["MissingSteps"]
 
 
 @dataclass
-class Waiting:
+class UnsteppedOptimizer:
     """An optimizer that has not stepped yet."""
 
     optimizer: weakref.ref[torch.optim.Optimizer]
@@ -28,7 +28,7 @@ class Waiting:
         self.backwards += 1
         return not self.tensors and not self.backwards & (self.backwards - 1)
 
-    def look(self) -> None:
+    def find_gradients(self) -> None:
         """Find the parameters that have a gradient."""
         optimizer = self.optimizer()
         groups = [] if optimizer is None else optimizer.param_groups
@@ -39,17 +39,17 @@ class Waiting:
         self.tensors = [r for r in self.tensors if (p := r()) is None or not stream.has(p)]
 
 
-class Idle:
+class MissingSteps:
     """Know which optimizers have not stepped; once all have, this costs next to nothing."""
 
     def __init__(self) -> None:
-        self._waiting: dict[int, Waiting] = {}
+        self._waiting: dict[int, UnsteppedOptimizer] = {}
         self._stepped: weakref.WeakValueDictionary[int, Stream] = weakref.WeakValueDictionary()
         self._backwards = 0
 
     def made(self, optimizer: torch.optim.Optimizer, number: int) -> None:
         """An optimizer was made; said again when its state is loaded."""
-        self._waiting.setdefault(number, Waiting(weakref.ref(optimizer)))
+        self._waiting.setdefault(number, UnsteppedOptimizer(weakref.ref(optimizer)))
 
     def before_backward(self) -> None:
         """``backward`` is about to run."""
@@ -58,7 +58,7 @@ class Idle:
     def after_backward(self) -> None:
         """Gradients have appeared."""
         for waiting in [one for one in self._waiting.values() if one.is_due()]:
-            waiting.look()
+            waiting.find_gradients()
             for stream in list(self._stepped.values()):
                 waiting.leave_to(stream)
 

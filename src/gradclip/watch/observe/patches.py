@@ -21,8 +21,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 import gradclip.torch as own
 from gradclip.torch import Clipper
 from gradclip.watch.observe.call_wrapper import Call, wrapper
-from gradclip.watch.observe.replace_clipping import Instead
-from gradclip.watch.record.session import Session
+from gradclip.watch.observe.replace_clipping import ReplaceClipping
+from gradclip.watch.observe.session import Session
 
 __all__ = ["Patches"]
 
@@ -35,12 +35,12 @@ class Patches:
 
     Args:
         session: is told of every call.
-        instead: the clipping that is done in place of the script's own, if any.
+        replacement: the clipping that is done in place of the script's own, if any.
         on_failure: is given one sentence if the watching has to stop.
     """
 
-    def __init__(self, session: Session, instead: Instead | None, on_failure: Callable[[str], object]) -> None:
-        self._session, self._instead, self._on_failure = session, instead, on_failure
+    def __init__(self, session: Session, replacement: ReplaceClipping | None, on_failure: Callable[[str], object]) -> None:
+        self._session, self._replacement, self._on_failure = session, replacement, on_failure
         self._pid = os.getpid()
         self._live = True
         self._undo: list[Callable[[], object]] = []
@@ -51,8 +51,8 @@ class Patches:
         self._live = False
         while self._undo:
             self._undo.pop()()
-        if self._instead is not None:
-            self._instead.detach()
+        if self._replacement is not None:
+            self._replacement.detach()
 
     def _install(self) -> None:
         scaler = torch.amp.grad_scaler.GradScaler
@@ -82,16 +82,16 @@ class Patches:
         wrapped = {id(f): (f, wrapper(f, before, after)) for f, before, after in around}
         for module in [m for m in list(sys.modules.values()) if type(m) is types.ModuleType]:
             for name, value in list(vars(module).items()):
-                original, instead = wrapped.get(id(value), (None, None))
+                original, wrapping = wrapped.get(id(value), (None, None))
                 if original is not None and value is original:
-                    setattr(module, name, instead)
+                    setattr(module, name, wrapping)
                     self._undo.append(partial(setattr, module, name, original))
 
     def _watching(self) -> bool:
         """Not while a compiler traces through, and not in a forked child."""
         return not torch.compiler.is_compiling() and self._live and os.getpid() == self._pid
 
-    def _tell(self, method: Callable[..., Result], *args: Any) -> Result | None:
+    def _notify(self, method: Callable[..., Result], *args: Any) -> Result | None:
         """Tell the session something; what goes wrong there ends the watching alone."""
         if not self._watching():
             return None
@@ -109,48 +109,48 @@ class Patches:
         tensors = call.argument(0, "tensors")
         first = tensors[0] if isinstance(tensors, (list, tuple)) and tensors else tensors
         if isinstance(first, Tensor):
-            self._tell(self._session.before_backward, first)
+            self._notify(self._session.before_backward, first)
 
     def _after_backward(self, call: Call) -> None:
-        self._tell(self._session.after_backward)
+        self._notify(self._session.after_backward)
         by_hand = self._session.manual
-        if self._instead is not None and by_hand.under_way and by_hand.stream is not None and self._watching():
-            self._instead.clip_by_hand(by_hand.stream)
+        if self._replacement is not None and by_hand.under_way and by_hand.stream is not None and self._watching():
+            self._replacement.clip_by_hand(by_hand.stream)
 
     def _optimizer_made(self, call: Call) -> None:
-        self._tell(self._session.optimizer_made, call.args[0])
+        self._notify(self._session.optimizer_made, call.args[0])
 
     def _optimizer_zero_grad(self, call: Call) -> None:
-        self._tell(self._session.zero_grad, call.args[0])
+        self._notify(self._session.zero_grad, call.args[0])
 
     def _module_zero_grad(self, call: Call) -> None:
-        self._tell(self._session.zero_grad)
+        self._notify(self._session.zero_grad)
 
     def _scaled(self, call: Call) -> None:
-        self._tell(self._session.scaled, call.argument(1, "outputs"), call.result)
+        self._notify(self._session.scaled, call.argument(1, "outputs"), call.result)
 
     def _unscaled(self, call: Call) -> None:
         if call.args[0].is_enabled():
-            self._tell(self._session.unscaled, call.argument(1, "optimizer"), call.args[0]._scale)
+            self._notify(self._session.unscaled, call.argument(1, "optimizer"), call.args[0]._scale)
 
     def _before_scaler_step(self, call: Call) -> None:
         if call.args[0].is_enabled():
-            call.note = self._tell(self._session.before_scaler_step, call.argument(1, "optimizer"), call.args[0]._scale)
+            call.note = self._notify(self._session.before_scaler_step, call.argument(1, "optimizer"), call.args[0]._scale)
 
     def _after_scaler_step(self, call: Call) -> None:
         if call.note is not None:
-            self._tell(self._session.after_scaler_step, call.argument(1, "optimizer"), call.note)
+            self._notify(self._session.after_scaler_step, call.argument(1, "optimizer"), call.note)
 
     def _before_clip(self, name: str, call: Call) -> None:
         if not self._watching():
             return
-        call.note = self._tell(_listed, call)
+        call.note = self._notify(_listed, call)
         if call.note is None:
             return
-        if self._instead is not None:
-            self._instead.leave_out(name, call)
+        if self._replacement is not None:
+            self._replacement.leave_out(name, call)
         else:
-            self._tell(self._session.before_clip, call.note)
+            self._notify(self._session.before_clip, call.note)
 
     def _after_clip(self, name: str, call: Call) -> None:
         if call.note is None:
@@ -159,36 +159,36 @@ class Patches:
         order = 2.0 if "value" in name else call.argument(2, "norm_type", 2.0)
         kind = name if order == 2 else f"{name} norm_type={order}"
         kind += " max_norm=inf" if isinstance(bound, float) and bound == math.inf else ""  # it measures, no more
-        self._tell(self._session.after_clip, call.note, kind, bound if isinstance(bound, Tensor) else float(bound))
+        self._notify(self._session.after_clip, call.note, kind, bound if isinstance(bound, Tensor) else float(bound))
 
     def _before_own_clip(self, call: Call) -> None:
         clipper = call.args[0]
-        if self._watching() and self._instead is not None and self._instead.measures_only(call):
+        if self._watching() and self._replacement is not None and self._replacement.measures_only(call):
             return
-        self._tell(self._session.before_clip, clipper.parameters)
+        self._notify(self._session.before_clip, clipper.parameters)
 
     def _after_own_clip(self, call: Call) -> None:
         clipper, result = call.args[0], call.result
         limits = result.limits
         limit = float(limits) if isinstance(limits, (int, float)) else limits if limits.numel() == 1 else None
-        self._tell(self._session.after_clip, clipper.parameters, str(clipper.clipping), limit, result)
+        self._notify(self._session.after_clip, clipper.parameters, str(clipper.clipping), limit, result)
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
-        self._tell(self._session.before_step, optimizer, closure is not None)
-        if self._instead is not None and self._watching():
-            self._instead.clip_steps_of(optimizer)
+        self._notify(self._session.before_step, optimizer, closure is not None)
+        if self._replacement is not None and self._watching():
+            self._replacement.clip_steps_of(optimizer)
         if closure is None or not callable(closure) or not self._watching():
             return None
         watched = wrapper(
             closure,
-            lambda call: self._tell(self._session.before_evaluation, optimizer),
-            lambda call: self._tell(self._session.after_evaluation, optimizer),
+            lambda call: self._notify(self._session.before_evaluation, optimizer),
+            lambda call: self._notify(self._session.after_evaluation, optimizer),
         )
         return ((args[0], watched, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": watched})
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        self._tell(self._session.after_step, optimizer)
+        self._notify(self._session.after_step, optimizer)
 
 
 def _nothing(call: Call) -> None:

@@ -15,12 +15,12 @@ from gradclip.torch.attachment import _attached
 from gradclip.watch.observe.call_wrapper import Call
 from gradclip.watch.record.stream import Stream
 
-__all__ = ["Instead"]
+__all__ = ["ReplaceClipping"]
 
 MEASURE = "global_norm:inf,nonfinite=propagate"
 
 
-class Instead:
+class ReplaceClipping:
     """Clip every optimizer's steps, and leave the script's own clipping out.
 
     Args:

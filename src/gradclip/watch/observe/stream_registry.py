@@ -10,10 +10,10 @@ from torch import Tensor
 
 from gradclip.watch.record.stream import Stream
 
-__all__ = ["Streams"]
+__all__ = ["StreamRegistry"]
 
 
-class Streams:
+class StreamRegistry:
     """Find an optimizer's stream; optimizers are held weakly.
 
     Args:

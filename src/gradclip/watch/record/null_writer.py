@@ -7,10 +7,10 @@ from pathlib import Path
 
 from gradclip.runs.writer import RunWriter
 
-__all__ = ["Nowhere"]
+__all__ = ["NullWriter"]
 
 
-class Nowhere(RunWriter):
+class NullWriter(RunWriter):
     """Takes everything and keeps nothing."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from gradclip.backends.torch_norms import carrier, norms_of
 from gradclip.backends.torch_payload import payload_of
 from gradclip.runs.schema import ABSENT, TensorInfo
-from gradclip.watch.observe.parameter_names import names_for
+from gradclip.watch.record.parameter_names import parameter_names
 
 __all__ = ["Stream", "grad_norms"]
 
@@ -101,7 +101,7 @@ class Stream:
         """Return what the run file says of each tensor."""
         optimizer, parameters = self.optimizer, self.parameters()
         unnamed = [p for p in parameters if p is not None and id(p) not in self._names]
-        names = {**self._names, **{id(p): name for p, name in zip(unnamed, names_for(unnamed, optimizer), strict=True)}}
+        names = {**self._names, **{id(p): name for p, name in zip(unnamed, parameter_names(unnamed, optimizer), strict=True)}}
         groups: dict[int, int] = {}
         if optimizer is not None:
             groups = {id(p): g for g, group in enumerate(optimizer.param_groups) for p in group["params"]}

@@ -11,7 +11,7 @@ from typing import Any
 from gradclip.runs import list_runs
 from gradclip.watch.start.launch import Settings, environment
 
-__all__ = ["RerunError", "command_of", "run_again"]
+__all__ = ["RerunError", "command_of", "rerun"]
 
 
 class RerunError(RuntimeError):
@@ -32,7 +32,7 @@ def command_of(meta: Mapping[str, Any]) -> list[str]:
     return [str(word) for word in command]
 
 
-def run_again(meta: Mapping[str, Any], folder: Path, clip: str | None) -> Path:
+def rerun(meta: Mapping[str, Any], folder: Path, clip: str | None) -> Path:
     """Run a recorded script again under watch and wait for its end.
 
     What the script prints is not shown; what it writes, it writes again.

@@ -12,17 +12,17 @@ from gradclip.clipping import Clipping
 from gradclip.runs.writer import RunWriter
 from gradclip.watch.end.summary import summary
 from gradclip.watch.observe.patches import Patches
-from gradclip.watch.observe.replace_clipping import Instead
-from gradclip.watch.record.null_writer import Nowhere
+from gradclip.watch.observe.replace_clipping import ReplaceClipping
+from gradclip.watch.observe.session import Session
+from gradclip.watch.record.null_writer import NullWriter
 from gradclip.watch.record.recorder import Recorder
-from gradclip.watch.record.session import Session
 from gradclip.watch.record.status_line import StatusLine
 from gradclip.watch.start.launch import Settings
 
-__all__ = ["Watching"]
+__all__ = ["WatchedProcess"]
 
 
-class Watching:
+class WatchedProcess:
     """Watch this process until it is closed.
 
     Args:
@@ -33,11 +33,11 @@ class Watching:
     def __init__(self, settings: Settings, records: bool = True) -> None:
         self._settings = settings
         self._problems: list[str] = []
-        self._instead = None if settings.clip is None else Instead(Clipping.parse(settings.clip), self._problem)
-        self._writer = self._new_writer() if records else Nowhere()
+        self._replacement = None if settings.clip is None else ReplaceClipping(Clipping.parse(settings.clip), self._problem)
+        self._writer = self._new_writer() if records else NullWriter()
         self._recorder = Recorder(self._writer)
         self._session = Session(self._recorder, settings.every)
-        self._patches = Patches(self._session, self._instead, self._problem)
+        self._patches = Patches(self._session, self._replacement, self._problem)
         self._status = StatusLine(self._recorder.totals) if settings.status and records else None
 
     def _new_writer(self) -> RunWriter:
@@ -91,7 +91,7 @@ class Watching:
 
     @property
     def _left_out(self) -> int:
-        return 0 if self._instead is None else self._instead.left_out
+        return 0 if self._replacement is None else self._replacement.left_out
 
     def _problem(self, sentence: str) -> None:
         self._problems.append(sentence)

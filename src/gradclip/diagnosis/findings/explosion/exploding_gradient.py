@@ -5,7 +5,7 @@ Why it is bad:
     nothing that was learned holds; from there the run diverges, ends in NaN, or sits on a plateau with dead units. In recurrent
     nets the norm can grow exponentially with the length of the sequence.
 
-How it is told:
+How it is detected:
     The norm of a step that reached the weights (after clipping, not skipped) is above 10 times the median of the 128 before
     it and more than 6 standard deviations above it on a logarithmic scale, and the loss is clearly worse afterwards, worse
     than at that step too (else it is the data that changed), and not back within 50 steps, or no finite number. Or, within
@@ -37,25 +37,25 @@ from collections.abc import Iterator
 from gradclip.diagnosis.advice.threshold_fix import explosion_fix
 from gradclip.diagnosis.finding import Symptom
 from gradclip.diagnosis.formatting import number
-from gradclip.diagnosis.readings.event_order import place_of
-from gradclip.diagnosis.readings.run_data import Gathered, Optimizer
+from gradclip.diagnosis.readings.event_order import call_site_of
+from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 from gradclip.diagnosis.signals.explosions import Explosion, explosion_of
 from gradclip.diagnosis.signals.largest_layer import largest_layer
 from gradclip.diagnosis.signals.learning_rate_jumps import harmful_jump
 from gradclip.diagnosis.signals.loss_harm import SOON
 
 
-def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
-    """Tell norms that grew out of bounds and did harm."""
+def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
+    """Detect norms that grew out of bounds and did harm."""
     found = explosion_of(optimizer)
     if found is None or _raised(optimizer, found):
         return
     evidence = (found.norm, *largest_layer(optimizer, found.norm.step or found.step), found.harm)
     fix = explosion_fix(run, optimizer, found)
-    yield Symptom("error", _sentence(found), evidence, fix, "certain" if found.fatal else "likely", place_of(run, "step"))
+    yield Symptom("error", _sentence(found), evidence, fix, "certain" if found.fatal else "likely", call_site_of(run, "step"))
 
 
-def _raised(optimizer: Optimizer, found: Explosion) -> bool:
+def _raised(optimizer: OptimizerRun, found: Explosion) -> bool:
     """Whether a learning rate that jumped is behind it, which ``learning-rate-spike`` tells."""
     jump = harmful_jump(optimizer)
     return jump is not None and jump.step <= found.step <= jump.step + SOON

@@ -4,7 +4,7 @@ Why it is bad:
     A spike costs the steps until the loss is back, and sometimes it never is. In large runs it follows a step with an unusual
     gradient: a bad batch, or second moments of Adam that are too small for the gradient that comes.
 
-How it is told:
+How it is detected:
     At least 3 losses in a row (more where single ones are so common that three are chance) are more than 6 standard deviations
     (by the median absolute deviation) above the median of the 128 before them, and have lost at least a tenth of what the loss
     had gained since the start. A loss that has gained nothing is left alone: in reinforcement learning and adversarial training
@@ -41,12 +41,13 @@ from gradclip.diagnosis.advice.threshold_fix import clip_fix
 from gradclip.diagnosis.evidence import Evidence
 from gradclip.diagnosis.finding import Symptom
 from gradclip.diagnosis.formatting import number
-from gradclip.diagnosis.readings.rolling_statistics import Past, past
-from gradclip.diagnosis.readings.run_data import Gathered, Optimizer
+from gradclip.diagnosis.readings.losses import Losses, losses_of
+from gradclip.diagnosis.readings.rolling_statistics import RollingStatistics, rolling_statistics
+from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 from gradclip.diagnosis.signals.explosions import explosion_of
 from gradclip.diagnosis.signals.largest_layer import largest_layer
 from gradclip.diagnosis.signals.learning_rate_jumps import raised_near
-from gradclip.diagnosis.signals.loss_harm import LOST, SOON, Losses, losses_of
+from gradclip.diagnosis.signals.loss_harm import LOST, SOON
 
 LEAST: Final = 32
 """Losses before a step that say what was usual."""
@@ -78,8 +79,8 @@ class Spike:
     back: int | None
 
 
-def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
-    """Tell the first loss that jumped for several steps; what an explosion broke is told as one."""
+def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
+    """Detect the first loss that jumped for several steps; what an explosion broke is told as one."""
     found = _spike(optimizer, losses_of(optimizer))
     if found is None or explosion_of(optimizer) is not None:
         return
@@ -94,21 +95,21 @@ def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
         yield Symptom("note", sentence, evidence, BAD_BATCH, "possible")
 
 
-def _spike(optimizer: Optimizer, losses: Losses) -> Spike | None:
+def _spike(optimizer: OptimizerRun, losses: Losses) -> Spike | None:
     finite = np.isfinite(losses.values)
     steps, values = losses.steps[finite], losses.values[finite]
     if len(values) < LEAST + IN_A_ROW:
         return None
-    usual = past(values, LEAST)
-    limits = usual.middle + np.maximum(SIGMAS * usual.spread, LOST * (losses.start - usual.middle))
-    out = (values > limits) & (losses.start - usual.middle > SIGMAS * usual.spread)
+    usual = rolling_statistics(values, LEAST)
+    limits = usual.median + np.maximum(SIGMAS * usual.spread, LOST * (losses.start - usual.median))
+    out = (values > limits) & (losses.start - usual.median > SIGMAS * usual.spread)
     row = _more_than_chance(out)
     starts = np.flatnonzero(np.convolve(out, np.ones(row), "valid") == row) if row <= len(out) else np.zeros(0, np.intp)
     for i in starts.tolist():
         if not raised_near(optimizer, int(steps[i])):
             highest = float(values[i : i + SOON].max())
             return Spike(
-                int(steps[i]), highest, float(usual.middle[i]), float(limits[i]), _back(losses, usual, i, int(steps[i]))
+                int(steps[i]), highest, float(usual.median[i]), float(limits[i]), _back(losses, usual, i, int(steps[i]))
             )
     return None
 
@@ -121,21 +122,21 @@ def _more_than_chance(out: NDArray[np.bool_]) -> int:
     return max(IN_A_ROW, math.ceil(math.log(CHANCE / len(out)) / math.log(rate)))
 
 
-def _back(losses: Losses, usual: Past, i: int, step: int) -> int | None:
+def _back(losses: Losses, usual: RollingStatistics, i: int, step: int) -> int | None:
     """The first step at which the loss is where it was, looked at for a while."""
-    level = usual.middle[i] + max(BACK * usual.spread[i], LOST / 2 * (losses.start - usual.middle[i]))
+    level = usual.median[i] + max(BACK * usual.spread[i], LOST / 2 * (losses.start - usual.median[i]))
     later = (losses.steps > step) & (losses.values <= level)
     return int(losses.steps[later][0]) if later.any() and losses.steps[later][0] <= step + 2 * SOON else None
 
 
-def _norm_around(optimizer: Optimizer, step: int) -> tuple[Evidence, ...]:
+def _norm_around(optimizer: OptimizerRun, step: int) -> tuple[Evidence, ...]:
     """The first norm that left its past right before the spike or at it, and its largest layer."""
     steps = optimizer.steps
     finite = ~steps.missing["norm"] & np.isfinite(steps.norm) & (steps.norm > 0)
     logs, at = np.log(steps.norm[finite]), steps.step[finite]
     if not len(logs):
         return ()
-    middle, spread = past(logs, LEAST)
+    middle, spread = rolling_statistics(logs, LEAST)
     out = logs - middle > np.maximum(math.log(JUMP), JUMP * spread)
     out &= (at >= step - NEAR) & (at <= step)
     if not out.any():

@@ -4,7 +4,7 @@ Why it is bad:
     A step with a NaN makes the weights NaN, and nothing brings them back: every loss from there on is NaN. Where such steps are
     dropped the weights are safe, but what they should have learned is missing, and the cause is still there.
 
-How it is told:
+How it is detected:
     From the first step whose gradients were not finite. If it was neither dropped nor cleaned and no step after it is finite,
     the run is lost. Whether the loss of that step was finite tells forward from backward: a loss that is NaN comes from the
     data or the forward pass; a finite loss with a NaN gradient comes from backward, as in sqrt(0), the norm of a zero vector,
@@ -38,11 +38,11 @@ from gradclip.diagnosis.advice.threshold_fix import explosion_fix
 from gradclip.diagnosis.evidence import Evidence
 from gradclip.diagnosis.finding import Symptom
 from gradclip.diagnosis.formatting import number, percent, plural
-from gradclip.diagnosis.readings.event_order import place_of
-from gradclip.diagnosis.readings.run_data import Gathered, Optimizer
+from gradclip.diagnosis.readings.event_order import call_site_of
+from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 from gradclip.diagnosis.signals.explosions import explosion_of
-from gradclip.diagnosis.signals.loss_harm import applied_bad
-from gradclip.diagnosis.signals.nonfinite_gradients import NAMED, Broken, broken_at
+from gradclip.diagnosis.signals.loss_harm import applied_nonfinite
+from gradclip.diagnosis.signals.nonfinite_gradients import NAMED, NonfiniteGradients, nonfinite_gradients_at
 
 LOST: Final = 0.9
 """Of the steps after it, those that are not finite either: weights that hold a NaN give it to every step."""
@@ -74,23 +74,23 @@ gradclip.attach(optimizer, "global_norm:inf,nonfinite=skip")"""
 Mask = NDArray[np.bool_]
 
 
-def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
-    """Tell the first gradient that was not finite, and what became of it."""
+def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
+    """Detect the first gradient that was not finite, and what became of it."""
     if not optimizer.bad.any():
         return
-    reached = applied_bad(optimizer)
+    reached = applied_nonfinite(optimizer)
     if reached.any():
         yield _reached(run, optimizer, reached)
     elif _notable(optimizer):
         yield _dropped(run, optimizer)
 
 
-def _reached(run: Gathered, optimizer: Optimizer, reached: Mask) -> Symptom:
+def _reached(run: RunData, optimizer: OptimizerRun, reached: Mask) -> Symptom:
     """A step with a NaN or Inf that moved the weights."""
     at = int(np.flatnonzero(reached)[0])
     after = optimizer.bad[at + 1 :]
     lost = not len(after) or after.mean() >= LOST
-    step, broken = int(optimizer.steps.step[at]), broken_at(optimizer, int(optimizer.steps.step[at]))
+    step, broken = int(optimizer.steps.step[at]), nonfinite_gradients_at(optimizer, int(optimizer.steps.step[at]))
     ended = "it reached the weights: the run is lost from there on" if lost else "it was not skipped"
     loss = _loss_said(optimizer, at)
     sentence = f"At step {step:,} the gradient of {broken} was NaN or Inf{loss}, and {ended}."
@@ -99,18 +99,18 @@ def _reached(run: Gathered, optimizer: Optimizer, reached: Mask) -> Symptom:
     if explosion is not None and explosion.step <= step:
         sentence = f"{sentence[:-1]}; the norm had exploded before."
         fix = explosion_fix(run, optimizer, explosion)
-    evidence, place = tuple(_evidence(optimizer, at, broken)), place_of(run, "backward")
+    evidence, place = tuple(_evidence(optimizer, at, broken)), call_site_of(run, "backward")
     if lost:
         return Symptom("error", sentence, evidence, fix, "certain", place)
     return Symptom("warning", sentence, evidence, fix, "likely", place)
 
 
-def _dropped(run: Gathered, optimizer: Optimizer) -> Symptom:
+def _dropped(run: RunData, optimizer: OptimizerRun) -> Symptom:
     """Steps that were dropped, or cleaned, so that the weights are safe."""
     bad = optimizer.bad
     at = _stretch(bad)[0]  # a scaler that searches for its scale drops a few before what is wrong begins
     step, share = int(optimizer.steps.step[at]), float(bad.mean())
-    broken = broken_at(optimizer, step)
+    broken = nonfinite_gradients_at(optimizer, step)
     sentence = (
         f"{plural(int(bad.sum()), 'step')} ({percent(share)}) had a NaN or Inf in the gradient, at step {step:,} in "
         f"{broken}{_loss_said(optimizer, at)}; the weights were kept from it."
@@ -118,11 +118,11 @@ def _dropped(run: Gathered, optimizer: Optimizer) -> Symptom:
     evidence = (Evidence("share of steps with a NaN or Inf", share, OFTEN), *_evidence(optimizer, at, broken))
     often = share > OFTEN or _stretch(bad)[1] >= SEARCH
     return Symptom(
-        "warning" if often else "note", sentence, evidence, _fix(optimizer, at), "certain", place_of(run, "backward")
+        "warning" if often else "note", sentence, evidence, _fix(optimizer, at), "certain", call_site_of(run, "backward")
     )
 
 
-def _notable(optimizer: Optimizer) -> bool:
+def _notable(optimizer: OptimizerRun) -> bool:
     """Whether dropped steps are more than a GradScaler's search for its scale."""
     bad = optimizer.bad
     if (bad & optimizer.steps.missing["amp_scale"]).any():
@@ -138,7 +138,7 @@ def _stretch(mask: Mask) -> tuple[int, int]:
     return int(edges[2 * longest]), int(lengths[longest])
 
 
-def _evidence(optimizer: Optimizer, at: int, broken: Broken) -> Iterator[Evidence]:
+def _evidence(optimizer: OptimizerRun, at: int, broken: NonfiniteGradients) -> Iterator[Evidence]:
     steps = optimizer.steps
     step = int(steps.step[at])
     for name in broken.names[:NAMED] or ("",):
@@ -151,14 +151,14 @@ def _evidence(optimizer: Optimizer, at: int, broken: Broken) -> Iterator[Evidenc
         yield Evidence("gradient norm of the step before", float(steps.norm[at - 1]), step=int(steps.step[at - 1]))
 
 
-def _loss_said(optimizer: Optimizer, at: int) -> str:
+def _loss_said(optimizer: OptimizerRun, at: int) -> str:
     if optimizer.steps.missing["loss"][at]:
         return ""
     loss = float(optimizer.steps.loss[at])
     return f" while the loss was finite ({number(loss)})" if np.isfinite(loss) else f", as was the loss ({number(loss)})"
 
 
-def _fix(optimizer: Optimizer, at: int) -> str:
+def _fix(optimizer: OptimizerRun, at: int) -> str:
     if optimizer.steps.missing["loss"][at]:
         return EITHER
     return BACKWARD if np.isfinite(optimizer.steps.loss[at]) else FORWARD

@@ -5,7 +5,7 @@ Why it is bad:
     or Adam the next ones go on in the same direction. Usual causes: a scheduler that is stepped twice, or by batches where it
     counts epochs; a rate set by hand after the optimizer was loaded; a schedule that does not know where a resumed run is.
 
-How it is told:
+How it is detected:
     The rate of a parameter group is at least 5 times that of the step before and above twice its highest until then, so that a
     warm restart, which goes back to a rate the run has had, is left alone; and within the next steps the loss is clearly worse
     than before and not back within 50 steps, or no finite number. A warm-up that ends in a jump the loss does not mind is left
@@ -33,16 +33,16 @@ import numpy as np
 from gradclip.diagnosis.evidence import Evidence
 from gradclip.diagnosis.finding import Symptom
 from gradclip.diagnosis.formatting import number
-from gradclip.diagnosis.readings.event_order import place_of
-from gradclip.diagnosis.readings.run_data import Gathered, Optimizer
+from gradclip.diagnosis.readings.event_order import call_site_of
+from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 from gradclip.diagnosis.signals.learning_rate_jumps import ABOVE, LEAST, Jump, harmful_jump
 
 START: Final = 0.01
 """The least factor a warm-up is told to begin with: one from next to 0 spends its first steps on nothing."""
 
 
-def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
-    """Tell the first jump of a learning rate that did harm."""
+def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
+    """Detect the first jump of a learning rate that did harm."""
     jump = harmful_jump(optimizer)
     if jump is None or jump.harm is None:
         return
@@ -53,7 +53,7 @@ def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
     )
     rate = Evidence("learning rate", jump.after, ABOVE * jump.highest, jump.step)
     norm = _norm(optimizer, jump.step)
-    yield Symptom("error", sentence, (rate, *norm, jump.harm), _fix(jump), "likely", place_of(run, "step"))
+    yield Symptom("error", sentence, (rate, *norm, jump.harm), _fix(jump), "likely", call_site_of(run, "step"))
 
 
 def _fix(jump: Jump) -> str:
@@ -65,7 +65,7 @@ def _fix(jump: Jump) -> str:
     )
 
 
-def _norm(optimizer: Optimizer, step: int) -> tuple[Evidence, ...]:
+def _norm(optimizer: OptimizerRun, step: int) -> tuple[Evidence, ...]:
     """The largest gradient norm among the steps that follow, against the median of those before."""
     steps = optimizer.steps
     finite = ~steps.missing["norm"] & np.isfinite(steps.norm)

@@ -4,7 +4,7 @@ Why it is bad:
     Gradients say where the loss falls nearby. A step that replaces a tenth of the weights, or all of them, lands where they say
     nothing: the loss jumps about or rises, units die, and what is learned at one step is gone at the next.
 
-How it is told:
+How it is detected:
     From the norm of the update over the norm of the weights, in the median over the layers (no biases, no normalisation,
     nothing that is frozen or still zero), which usually is near 0.001. It is above 0.1 in at least half of the samples and in
     5 of them, or above 1 at some sample; and the loss of the run's last third is not below its first value. A run that
@@ -33,11 +33,12 @@ from gradclip.diagnosis.advice.learning_rate_fix import rate_fix
 from gradclip.diagnosis.evidence import Evidence
 from gradclip.diagnosis.finding import Symptom
 from gradclip.diagnosis.formatting import number
-from gradclip.diagnosis.readings.event_order import place_of
-from gradclip.diagnosis.readings.run_data import Gathered, Optimizer
+from gradclip.diagnosis.readings.event_order import call_site_of
+from gradclip.diagnosis.readings.losses import losses_of
+from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 from gradclip.diagnosis.signals.explosions import explosion_of
-from gradclip.diagnosis.signals.loss_harm import losses_of
-from gradclip.diagnosis.signals.update_ratios import Ratios, fell, typical_ratios
+from gradclip.diagnosis.signals.loss_progress import loss_fell
+from gradclip.diagnosis.signals.update_ratios import Ratios, typical_ratios
 
 LARGE: Final = 0.1
 """DeepDiagnosis's upper limit."""
@@ -51,10 +52,10 @@ STEPS: Final = 50
 """Losses below which a loss that has not fallen yet says nothing."""
 
 
-def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
-    """Tell updates as large as the weights that do not help."""
+def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
+    """Detect updates as large as the weights that do not help."""
     ratios, losses = typical_ratios(optimizer), losses_of(optimizer).values
-    if len(losses) < STEPS or fell(losses):
+    if len(losses) < STEPS or loss_fell(losses):
         return
     found = _at_once(ratios) or _persistent(ratios)
     if found is None or explosion_of(optimizer) is not None:
@@ -65,7 +66,7 @@ def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
     )
     begun, ended = float(losses[0]), float(np.median(losses[-(len(losses) // 3) :]))
     evidence = (found, Evidence("median loss of the last third", ended, begun))
-    yield Symptom("warning", sentence, evidence, rate_fix(optimizer, found.value), "likely", place_of(run, "step"))
+    yield Symptom("warning", sentence, evidence, rate_fix(optimizer, found.value), "likely", call_site_of(run, "step"))
 
 
 def _at_once(ratios: Ratios) -> Evidence | None:

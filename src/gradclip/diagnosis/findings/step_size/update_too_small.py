@@ -4,7 +4,7 @@ Why it is bad:
     At a hundred-thousandth of the weights a step, ten thousand steps move them by a tenth: the run costs time and learns
     nothing. In half precision such updates are lost altogether, because the sum rounds back to the old weight.
 
-How it is told:
+How it is detected:
     From the norm of the update over the norm of the weights, in the median over the layers, which usually is near 0.001. It is
     below 0.00001 in at least nine of ten samples and in 20 of them, the loss of the last third is within noise of that of the
     first, and the gradient has not become smaller: a run that has converged is left alone. So is a warm-up, and the tail of a
@@ -33,12 +33,13 @@ from gradclip.diagnosis.advice.learning_rate_fix import rate_fix
 from gradclip.diagnosis.evidence import Evidence
 from gradclip.diagnosis.finding import Symptom
 from gradclip.diagnosis.formatting import number
-from gradclip.diagnosis.readings.event_order import place_of
-from gradclip.diagnosis.readings.rolling_statistics import middle_and_spread
-from gradclip.diagnosis.readings.run_data import Gathered, Optimizer
+from gradclip.diagnosis.readings.event_order import call_site_of
+from gradclip.diagnosis.readings.losses import losses_of
+from gradclip.diagnosis.readings.rolling_statistics import median_and_spread
+from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 from gradclip.diagnosis.signals.explosions import explosion_of
-from gradclip.diagnosis.signals.loss_harm import losses_of
-from gradclip.diagnosis.signals.update_ratios import fell, typical_ratios
+from gradclip.diagnosis.signals.loss_progress import loss_fell
+from gradclip.diagnosis.signals.update_ratios import typical_ratios
 
 SMALL: Final = 1e-5
 """DeepDiagnosis's lower limit; SageMaker Debugger's is 1e-8."""
@@ -54,8 +55,8 @@ WARMING: Final = 2.0
 """Times the median learning rate that the last one is: the run was recorded while it warmed up."""
 
 
-def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
-    """Tell updates that are too small to learn by."""
+def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
+    """Detect updates that are too small to learn by."""
     ratios, losses = typical_ratios(optimizer), losses_of(optimizer).values
     small = ratios.values < SMALL
     if len(small) < SAMPLES or small.mean() < NEARLY_ALL or _warming(optimizer):
@@ -72,24 +73,24 @@ def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
         Evidence("update norm / weight norm, median over layers and samples", middle, SMALL),
         Evidence("median gradient norm", norm, TINY),
     )
-    yield Symptom("warning", sentence, evidence, rate_fix(optimizer, middle), "possible", place_of(run, "step"))
+    yield Symptom("warning", sentence, evidence, rate_fix(optimizer, middle), "possible", call_site_of(run, "step"))
 
 
-def _warming(optimizer: Optimizer) -> bool:
+def _warming(optimizer: OptimizerRun) -> bool:
     rates = optimizer.rates
     return bool(len(rates) and (rates[-1] > WARMING * np.median(rates, axis=0)).any())
 
 
 def _stalls(losses: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> bool:
     """Whether the last third of the losses is within noise of the first, and next to nothing was gained."""
-    if len(losses) < 3 * SAMPLES or not np.isfinite(losses).all() or fell(losses):
+    if len(losses) < 3 * SAMPLES or not np.isfinite(losses).all() or loss_fell(losses):
         return False
     first, _, last = np.array_split(losses, 3)
-    middle, spread = middle_and_spread(first)
+    middle, spread = median_and_spread(first)
     return float(np.median(last)) > middle - max(spread, 1e-6 * abs(middle))
 
 
-def _pulls(optimizer: Optimizer) -> bool:
+def _pulls(optimizer: OptimizerRun) -> bool:
     """Whether the gradient is there, and as large as it was."""
     norms = optimizer.norms[np.isfinite(optimizer.norms)]
     first, last = (float(np.median(part)) if len(part) else 0.0 for part in np.array_split(norms, 3)[::2])

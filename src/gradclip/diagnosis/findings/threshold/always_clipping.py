@@ -6,7 +6,7 @@ Why it is bad:
     as far from it, and a threshold far too low leaves steps too short to get anywhere; under Adam and its kin a constant
     factor cancels, and only the differences between steps are lost. It may work well; then it is better said in the code.
 
-How it is told:
+How it is detected:
     At least 95% of at least 100 steps were clipped, and of the second half as well, and the middle one kept a tenth of its
     norm or less. Only a constant threshold for the norm of all gradients counts: recipes that normalize, or that learn
     their threshold, clip by design. It is a warning where the loss lost less than 5% of its size, else a note.
@@ -32,12 +32,12 @@ from typing import Final
 import numpy as np
 
 from gradclip.diagnosis.advice.threshold_candidates import last_half, would_clip
-from gradclip.diagnosis.advice.threshold_fix import suggested
+from gradclip.diagnosis.advice.threshold_fix import attach_fix
 from gradclip.diagnosis.evidence import Evidence
 from gradclip.diagnosis.finding import Symptom
 from gradclip.diagnosis.formatting import number, percent
-from gradclip.diagnosis.readings.run_data import Gathered, Optimizer
-from gradclip.diagnosis.signals.global_norm_clipping import WholeNorm, whole_norm_of
+from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
+from gradclip.diagnosis.signals.global_norm_clipping import GlobalNormClipping, global_norm_clipping_of
 from gradclip.diagnosis.signals.loss_progress import STALLED, progress
 
 FEWEST_STEPS: Final = 100
@@ -48,9 +48,9 @@ KEPT: Final = 0.1
 """Of the norm at the middle step: a power of ten. Clipping at 1 while norms are near 3 is how many good recipes run."""
 
 
-def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
-    """Tell a threshold that is far below nearly all norms."""
-    clipping = whole_norm_of(run, optimizer)
+def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
+    """Detect a threshold that is far below nearly all norms."""
+    clipping = global_norm_clipping_of(run, optimizer)
     if clipping is None or len(clipping.norms) < FEWEST_STEPS:
         return
     share = min(would_clip(part, clipping.threshold) for part in (clipping.norms, last_half(clipping.norms)))
@@ -76,12 +76,12 @@ def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
     )
 
 
-def _fix(optimizer: Optimizer, clipping: WholeNorm, kept: float) -> str:
+def _fix(optimizer: OptimizerRun, clipping: GlobalNormClipping, kept: float) -> str:
     return f"""\
 # Say what it does: every step has the same norm.
 gradclip.attach(optimizer, "normalize:{clipping.threshold:g}")
 # Or clip large norms alone:
-{suggested(optimizer)}
+{attach_fix(optimizer)}
 for group in optimizer.param_groups:
     group["lr"] *= {kept:.2g}  # under SGD: so the steps stay as long as they were; Adam cancels a constant factor, leave it
 """

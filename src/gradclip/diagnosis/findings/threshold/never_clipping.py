@@ -4,7 +4,7 @@ Why it is bad:
     Clipping is there for the rare step that is far too long. A threshold above every spike lets them all through: the run
     is one without clipping, while its code says otherwise.
 
-How it is told:
+How it is detected:
     In at least 200 steps none was clipped. Three norms or more were ten times the usual, which is the largest median of 50
     steps up to then: a warning where the loss rose after them by more than it does after 95 of 100 steps, else a note, and
     nothing where the loss lost 90% of its size. Without spikes a threshold is a guard, and fine; it is worth a note only where
@@ -31,12 +31,12 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from gradclip.diagnosis.advice.threshold_fix import suggested
+from gradclip.diagnosis.advice.threshold_fix import attach_fix
 from gradclip.diagnosis.evidence import Evidence
 from gradclip.diagnosis.finding import Symptom
 from gradclip.diagnosis.formatting import number, plural
-from gradclip.diagnosis.readings.run_data import Floats, Gathered, Optimizer
-from gradclip.diagnosis.signals.global_norm_clipping import WholeNorm, whole_norm_of
+from gradclip.diagnosis.readings.run_data import Floats, OptimizerRun, RunData
+from gradclip.diagnosis.signals.global_norm_clipping import GlobalNormClipping, global_norm_clipping_of
 from gradclip.diagnosis.signals.loss_progress import has_learned
 
 FEWEST_STEPS: Final = 200
@@ -57,9 +57,9 @@ RARE: Final = 95.0
 """Percentile of the rises of the loss at all steps."""
 
 
-def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
-    """Tell a threshold that is above every spike."""
-    clipping = whole_norm_of(run, optimizer)
+def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
+    """Detect a threshold that is above every spike."""
+    clipping = global_norm_clipping_of(run, optimizer)
     if clipping is None or len(clipping.norms) < FEWEST_STEPS or (clipping.norms > clipping.threshold).any():
         return
     usual = _usual(clipping.norms)
@@ -71,7 +71,9 @@ def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
         yield _far_above(optimizer, clipping)
 
 
-def _let_through(optimizer: Optimizer, clipping: WholeNorm, usual: Floats, spikes: NDArray[np.intp], hurt: bool) -> Symptom:
+def _let_through(
+    optimizer: OptimizerRun, clipping: GlobalNormClipping, usual: Floats, spikes: NDArray[np.intp], hurt: bool
+) -> Symptom:
     times = clipping.norms[spikes] / usual[spikes]
     worst = int(spikes[times.argmax()])
     step = int(optimizer.steps.step[clipping.rows[worst]])
@@ -84,26 +86,26 @@ def _let_through(optimizer: Optimizer, clipping: WholeNorm, usual: Floats, spike
             Evidence("largest norm / the usual one", times.max(), SPIKE),
             Evidence("spikes", len(spikes), FEWEST_SPIKES),
         ),
-        suggested(optimizer),
+        attach_fix(optimizer),
         "likely" if hurt else "possible",
         clipping.where,
     )
 
 
-def _far_above(optimizer: Optimizer, clipping: WholeNorm) -> Symptom:
+def _far_above(optimizer: OptimizerRun, clipping: GlobalNormClipping) -> Symptom:
     largest = float(clipping.norms.max())
     ratio = clipping.threshold / largest
     return Symptom(
         "note",
         f"{_never(clipping)}: it is {number(ratio)} times the largest norm.",
         (Evidence("threshold / largest norm", ratio, FAR), Evidence("largest gradient norm", largest)),
-        suggested(optimizer),
+        attach_fix(optimizer),
         "possible",
         clipping.where,
     )
 
 
-def _never(clipping: WholeNorm) -> str:
+def _never(clipping: GlobalNormClipping) -> str:
     return f"The threshold {number(clipping.threshold)} never acted in {plural(len(clipping.norms), 'step')}"
 
 

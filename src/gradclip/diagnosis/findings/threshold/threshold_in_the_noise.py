@@ -6,7 +6,7 @@ Why it is bad:
     rare classes or long sequences, which make large gradients, count for less. The run converges to another point, or
     slower.
 
-How it is told:
+How it is detected:
     In each quarter of the second half of at least 200 steps, between 20% and 80% were clipped, and without the spikes (above
     five times the median) the clipping took a fifth of the sum of all norms or more. Norms that lie close together lose less
     than that, wherever the threshold is. It is a warning where the loss lost less than 5% of its size, nothing where it lost
@@ -32,12 +32,12 @@ import numpy as np
 
 from gradclip.diagnosis.advice.recipe_suggestion import SPIKE
 from gradclip.diagnosis.advice.threshold_candidates import last_half, would_clip
-from gradclip.diagnosis.advice.threshold_fix import suggested
+from gradclip.diagnosis.advice.threshold_fix import attach_fix
 from gradclip.diagnosis.evidence import Evidence
 from gradclip.diagnosis.finding import Symptom
 from gradclip.diagnosis.formatting import number, percent
-from gradclip.diagnosis.readings.run_data import Floats, Gathered, Optimizer
-from gradclip.diagnosis.signals.global_norm_clipping import whole_norm_of
+from gradclip.diagnosis.readings.run_data import Floats, OptimizerRun, RunData
+from gradclip.diagnosis.signals.global_norm_clipping import global_norm_clipping_of
 from gradclip.diagnosis.signals.loss_progress import has_learned, stalls
 
 FEWEST_STEPS: Final = 200
@@ -51,9 +51,9 @@ CUT: Final = 0.2
 """Of the sum of the norms: what a threshold at the median takes from lognormal norms that spread by half a power of e."""
 
 
-def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
-    """Tell a threshold that acts by chance, and on much of the gradient."""
-    clipping = whole_norm_of(run, optimizer)
+def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
+    """Detect a threshold that acts by chance, and on much of the gradient."""
+    clipping = global_norm_clipping_of(run, optimizer)
     if clipping is None or len(clipping.norms) < FEWEST_STEPS:
         return
     late = last_half(clipping.norms)
@@ -71,7 +71,7 @@ def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
             Evidence("share of the sum of ordinary norms that clipping took", cut, CUT),
             Evidence("median gradient norm", float(np.median(late)), clipping.threshold),
         ),
-        f"# a threshold above the ordinary norms:\n{suggested(optimizer)}",
+        f"# a threshold above the ordinary norms:\n{attach_fix(optimizer)}",
         "possible",
         clipping.where,
     )

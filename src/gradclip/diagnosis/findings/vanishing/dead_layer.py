@@ -5,7 +5,7 @@ Why it is bad:
     ReLU whose input is below 0 everywhere passes nothing back, so no step can switch it on again, and all layers before it
     stand still with it.
 
-How it is told:
+How it is detected:
     From some step to the last one the norm of a layer with a weight matrix was exactly 0, for at least 50 steps and a tenth
     of the run, and at these steps another tensor had a gradient above 0. Where it was 0 from the first step on, it is a
     warning only if the loss stalls: a part that is weighted with 0 on purpose looks the same. Vectors are left out: some
@@ -37,7 +37,7 @@ from gradclip.diagnosis.evidence import Evidence
 from gradclip.diagnosis.finding import Confidence, Severity, Symptom
 from gradclip.diagnosis.findings.vanishing import vanishing_in_depth
 from gradclip.diagnosis.formatting import plural
-from gradclip.diagnosis.readings.run_data import Gathered, Optimizer
+from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 from gradclip.diagnosis.signals.loss_progress import stalls
 from gradclip.diagnosis.signals.weight_matrices import Matrices, matrices_of
 
@@ -54,12 +54,12 @@ nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 nn.init.zeros_(layer.bias)"""
 
 
-def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
-    """Tell layers whose gradient is exactly 0 up to the end, while others have one."""
+def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
+    """Detect layers whose gradient is exactly 0 up to the end, while others have one."""
     layers = _where_others_live(optimizer)
     stretches = _stretches(layers)
     dead = np.flatnonzero(stretches >= max(FEWEST_STEPS, SHARE * len(layers.norms)))
-    if not len(dead) or any(vanishing_in_depth.look(run, optimizer)):  # so small that float32 has no number for it
+    if not len(dead) or any(vanishing_in_depth.detect(run, optimizer)):  # so small that float32 has no number for it
         return
     first = int(dead[np.argmin(stretches[dead])])
     length, name = int(stretches[first]), layers.names[first]
@@ -74,7 +74,7 @@ def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
     )
 
 
-def _where_others_live(optimizer: Optimizer) -> Matrices:
+def _where_others_live(optimizer: OptimizerRun) -> Matrices:
     """The matrices at the steps at which any tensor had a finite gradient above 0."""
     layers, every = matrices_of(optimizer), optimizer.layers.norms
     living = (every > 0).any(axis=1) & ~optimizer.layers.nonfinite.any(axis=1)

@@ -4,7 +4,7 @@ Why it is bad:
     It keeps its random first value, and what was meant to be learnt there is not. Mostly the module is made and never
     called, or its output is detached, dropped, or made under ``torch.no_grad()``.
 
-How it is told:
+How it is detected:
     At all of at least 50 steps the tensor had no gradient (``None``, not 0), while every other tensor had one at 99% of
     them, and it asked for one (``requires_grad``) at its first step: what is frozen on purpose is none. Where parts take
     turns, as experts do, nothing is said.
@@ -33,7 +33,7 @@ import numpy as np
 from gradclip.diagnosis.evidence import Evidence
 from gradclip.diagnosis.finding import Symptom
 from gradclip.diagnosis.formatting import plural
-from gradclip.diagnosis.readings.run_data import Gathered, Optimizer
+from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 
 FEWEST_STEPS: Final = 50
 """A part that is unfrozen after a warm-up of a few steps has its gradient by then."""
@@ -41,8 +41,8 @@ STEADY: Final = 0.99
 """Of the steps, every other tensor has a gradient; where some come and go, one that never came may be a matter of time."""
 
 
-def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
-    """Tell tensors that never had a gradient although all others always had."""
+def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
+    """Detect tensors that never had a gradient although all others always had."""
     unused = _unused(run, optimizer)
     if not unused:
         return
@@ -57,7 +57,7 @@ def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
     )
 
 
-def _unused(run: Gathered, optimizer: Optimizer) -> list[int]:
+def _unused(run: RunData, optimizer: OptimizerRun) -> list[int]:
     """The layers that asked for a gradient and had none; none where the others do not have theirs all the time."""
     missing, frozen = optimizer.layers.missing, _frozen(run, optimizer.number)
     never = missing.all(axis=0)
@@ -67,7 +67,7 @@ def _unused(run: Gathered, optimizer: Optimizer) -> list[int]:
     return [i for i in np.flatnonzero(never).tolist() if not frozen.issuperset(map(str, groups[i].members))]
 
 
-def _frozen(run: Gathered, number: int) -> frozenset[str] | None:
+def _frozen(run: RunData, number: int) -> frozenset[str] | None:
     """The places of the tensors that asked for no gradient; None in a file that does not say."""
     noted = run.meta.get("frozen")
     places = noted.get(str(number)) if isinstance(noted, dict) else None

@@ -5,7 +5,7 @@ Why it is bad:
     layers get a gradient that is smaller by powers of ten; they keep their random weights, and the layers above learn from
     what these let through. Clipping does not mend it: it makes gradients smaller, all layers alike.
 
-How it is told:
+How it is detected:
     Through the logarithms of the gradient norms of the weight matrices, in model order, goes a robust line (the median
     slope of all pairs), and nine pairs of ten agree on its direction. From the last layer to the first it falls by three
     powers of ten or more, by norm and by root mean square, at nine of ten steps of the second half of the run. And it does
@@ -38,9 +38,9 @@ import numpy as np
 from gradclip.diagnosis.evidence import Evidence
 from gradclip.diagnosis.finding import Confidence, Severity, Symptom
 from gradclip.diagnosis.formatting import number, percent, plural
-from gradclip.diagnosis.readings.run_data import Gathered, Optimizer
+from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 from gradclip.diagnosis.signals.loss_progress import STALLED, progress
-from gradclip.diagnosis.signals.norm_decay import falls
+from gradclip.diagnosis.signals.norm_decay import norm_decay
 from gradclip.diagnosis.signals.weight_matrices import Matrices, matrices_of
 
 LIMIT: Final = 3.0
@@ -63,12 +63,12 @@ nn.init.zeros_(linear.bias)
 x = x + activation(linear(norm(x)))  # a way past each layer (residual), norm = nn.LayerNorm(width)"""
 
 
-def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
-    """Tell norms that fall exponentially towards the input, where it matters."""
+def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
+    """Detect norms that fall exponentially towards the input, where it matters."""
     layers = _late(matrices_of(optimizer))
     if len(layers.norms) < FEWEST_STEPS or len(layers.names) < FEWEST_LAYERS:
         return
-    fall = falls(layers)
+    fall = norm_decay(layers)
     share = float((fall >= LIMIT).mean())
     if share < PERSISTENT:
         return
@@ -97,14 +97,14 @@ def _late(layers: Matrices) -> Matrices:
     return replace(layers, names=names, sizes=layers.sizes[trained], steps=steps, norms=half[rows][:, trained])
 
 
-def _updates(optimizer: Optimizer) -> float | None:
+def _updates(optimizer: OptimizerRun) -> float | None:
     """How far the updates relative to the weights fall in the second half, in powers of ten; None where none was measured."""
     if optimizer.ratios is None:
         return None
     layers = _late(matrices_of(optimizer, optimizer.ratios))
     if len(layers.names) < FEWEST_LAYERS or not len(layers.norms):
         return None
-    return float(np.median(falls(replace(layers, sizes=np.ones_like(layers.sizes)))))
+    return float(np.median(norm_decay(replace(layers, sizes=np.ones_like(layers.sizes)))))
 
 
 def _weight(learned: float | None, updates: float | None) -> tuple[Severity, Confidence] | None:

@@ -4,7 +4,7 @@ Why it is bad:
     A part of the model stays as it was initialised while its gradients are computed (and, without a reset, pile up). The loss
     may still fall, by what the other parts learn, so it goes unnoticed.
 
-How it is told:
+How it is detected:
     The run has ended after some steps, and an optimizer whose parameters were given gradients by ``backward()`` has not
     stepped once; parameters that another optimizer steps do not count.
 
@@ -32,7 +32,7 @@ from typing import Any, Final
 from gradclip.diagnosis.evidence import Evidence
 from gradclip.diagnosis.finding import Symptom
 from gradclip.diagnosis.formatting import plural
-from gradclip.diagnosis.readings.run_data import Gathered, Optimizer
+from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 
 ENOUGH: Final = 10
 """Steps of the others; with fewer, its turn may still have been to come."""
@@ -44,8 +44,8 @@ for optimizer in optimizers:  # every one whose parameters the loss reaches
     optimizer.zero_grad()"""
 
 
-def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
-    """Tell optimizers that hold gradients and never step."""
+def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
+    """Detect optimizers that hold gradients and never step."""
     if run.status == "running" or run.length < ENOUGH:
         return
     known = {one.number for one in run.optimizers}
@@ -55,7 +55,7 @@ def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
             yield _symptom(run, number, tensors)
 
 
-def _symptom(run: Gathered, number: int, tensors: int) -> Symptom:
+def _symptom(run: RunData, number: int, tensors: int) -> Symptom:
     sentence = f"Optimizer {number} never stepped in {plural(run.length, 'step')} of others, while {plural(tensors, 'tensor')}"
     evidence = Evidence(f"tensors with gradients in optimizer {number}", tensors, 0)
     return Symptom("warning", f"{sentence} of it had gradients.", (evidence,), FIX, "likely")

@@ -5,7 +5,7 @@ Why it is bad:
     meets scaled gradients lets through 1/65536 of what it says: nearly every step is clipped, to nearly nothing, and the
     amount changes whenever the scaler changes its factor.
 
-How it is told:
+How it is detected:
     In at least half of the steps under a ``GradScaler`` a clipping ran after ``backward()`` with no ``unscale_`` between the
     two. It is not told where the threshold is of the size of the loss scale, and so was meant for scaled gradients.
 
@@ -37,10 +37,10 @@ import numpy as np
 from gradclip.diagnosis.evidence import Evidence
 from gradclip.diagnosis.finding import Symptom
 from gradclip.diagnosis.formatting import number, percent
-from gradclip.diagnosis.readings.event_order import Order, place_of
-from gradclip.diagnosis.readings.run_data import Gathered, Optimizer
-from gradclip.diagnosis.signals.clip_events import clips_late, judged, value_at
-from gradclip.diagnosis.signals.step_share import repeated
+from gradclip.diagnosis.readings.event_order import Order, call_site_of
+from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
+from gradclip.diagnosis.signals.clip_events import clips_after_backward, conclusive_orders, value_at
+from gradclip.diagnosis.signals.step_share import share_of_steps
 
 MEANT: Final = 0.1
 """A threshold above this share of the loss scale was multiplied by it: usual ones lie near 1, usual scales near 65536."""
@@ -55,11 +55,11 @@ scaler.update()
 gradclip.attach(optimizer, "global_norm:1.0", scaler=scaler)"""
 
 
-def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
-    """Tell clippings of scaled gradients."""
-    scaled = [order for order in judged(run, optimizer) if value_at(optimizer, "amp_scale", order.step) > 1]
+def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
+    """Detect clippings of scaled gradients."""
+    scaled = [order for order in conclusive_orders(run, optimizer) if value_at(optimizer, "amp_scale", order.step) > 1]
     bad = [order for order in scaled if _is_scaled(order)]
-    share = repeated("share of steps clipped before unscale_", scaled, _is_scaled)
+    share = share_of_steps("share of steps clipped before unscale_", scaled, _is_scaled)
     if share is None:
         return
     scales, limits = (np.array([value_at(optimizer, name, o.step) for o in bad]) for name in ("amp_scale", "threshold"))
@@ -71,13 +71,15 @@ def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
     )
     sentence += f": the threshold {number(seen[0])} acts like {number(np.nanmedian(limits / scales))}." if len(seen) else "."
     evidence = (share, Evidence("loss scale", float(scales[0]), 1.0, bad[0].step))
-    yield Symptom("error", sentence, evidence, FIX, "certain", place_of(run, "clip", [clips_late(bad[0])[0].detail]))
+    yield Symptom(
+        "error", sentence, evidence, FIX, "certain", call_site_of(run, "clip", [clips_after_backward(bad[0])[0].detail])
+    )
 
 
 def _is_scaled(order: Order) -> bool:
     """Whether a clipping came between the last ``backward`` and ``step`` with no ``unscale_`` before it."""
     kinds = order.kinds
-    if "step" not in kinds or not clips_late(order):
+    if "step" not in kinds or not clips_after_backward(order):
         return False
     until = len(kinds) - 1 - kinds[::-1].index("step")
     last = max((i for i in range(until) if kinds[i] == "backward"), default=until)

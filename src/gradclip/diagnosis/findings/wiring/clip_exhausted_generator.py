@@ -4,7 +4,7 @@ Why it is bad:
     ``model.parameters()`` is a generator: it can be read once. The optimizer, or the first clipping, reads it to its end, and
     every later use of the same object finds no parameter. The call returns a norm of 0 and clips nothing, without an error.
 
-How it is told:
+How it is detected:
     In at least half of the steps every clipping was called with no tensors at all.
 
 Wrong:
@@ -30,10 +30,10 @@ from collections.abc import Iterator
 
 from gradclip.diagnosis.finding import Symptom
 from gradclip.diagnosis.formatting import percent
-from gradclip.diagnosis.readings.event_order import Order, place_of
-from gradclip.diagnosis.readings.run_data import Gathered, Optimizer
-from gradclip.diagnosis.signals.clip_events import clips_of, judged
-from gradclip.diagnosis.signals.step_share import repeated
+from gradclip.diagnosis.readings.event_order import Order, call_site_of
+from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
+from gradclip.diagnosis.signals.clip_events import clips_of, conclusive_orders
+from gradclip.diagnosis.signals.step_share import share_of_steps
 
 NOTHING = "(no tensors)"
 
@@ -42,15 +42,15 @@ parameters = list(model.parameters())  # a list can be read again and again
 torch.nn.utils.clip_grad_norm_(parameters, max_norm)"""
 
 
-def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
-    """Tell clippings of no tensors."""
-    orders = judged(run, optimizer)
-    evidence = repeated("share of steps clipped without a tensor", orders, _is_empty)
+def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
+    """Detect clippings of no tensors."""
+    orders = conclusive_orders(run, optimizer)
+    evidence = share_of_steps("share of steps clipped without a tensor", orders, _is_empty)
     if evidence is None:
         return
     first = next(order for order in orders if _is_empty(order))
     sentence = f"The clipping is called without a single tensor at {percent(evidence.value)} of steps: nothing is clipped."
-    yield Symptom("error", sentence, (evidence,), FIX, "certain", place_of(run, "clip", [clips_of(first)[0].detail]))
+    yield Symptom("error", sentence, (evidence,), FIX, "certain", call_site_of(run, "clip", [clips_of(first)[0].detail]))
 
 
 def _is_empty(order: Order) -> bool:

@@ -5,7 +5,7 @@ Why it is bad:
     shrunk again and again while the last counts in full, so the step leans towards the last micro-batch, and the direction of
     the sum is lost. Without accumulation the same settings train differently.
 
-How it is told:
+How it is detected:
     In at least half of the steps, between two resets of the gradients, the same tensors were clipped after more than one
     ``backward()``. This follows from the order of the calls. (A script that resets each micro-batch's gradient by hand, as
     differentially private training does, looks the same.)
@@ -35,10 +35,10 @@ from collections.abc import Iterator
 from gradclip.diagnosis.evidence import Evidence
 from gradclip.diagnosis.finding import Symptom
 from gradclip.diagnosis.formatting import percent
-from gradclip.diagnosis.readings.event_order import Order, place_of
-from gradclip.diagnosis.readings.run_data import Gathered, Optimizer
-from gradclip.diagnosis.signals.clip_events import between_backwards, judged, reach
-from gradclip.diagnosis.signals.step_share import alike, repeated
+from gradclip.diagnosis.readings.event_order import Order, call_site_of
+from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
+from gradclip.diagnosis.signals.clip_events import clips_by_backward, conclusive_orders, tensors_reached
+from gradclip.diagnosis.signals.step_share import cached_by_events, share_of_steps
 from gradclip.runs import Event
 
 FIX = """\
@@ -52,29 +52,31 @@ for i, (x, y) in enumerate(loader):
 gradclip.attach(optimizer, "global_norm:1.0")"""
 
 
-def look(run: Gathered, optimizer: Optimizer) -> Iterator[Symptom]:
-    """Tell clippings of single micro-batches."""
-    orders = judged(run, optimizer)
-    again = alike(lambda order: _again(order, optimizer))
+def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
+    """Detect clippings of single micro-batches."""
+    orders = conclusive_orders(run, optimizer)
+    again = cached_by_events(lambda order: _again(order, optimizer))
     bad = [order for order in orders if again(order)]
-    share = repeated("share of steps clipped after several backward() each", orders, lambda order: again(order) is not None)
+    share = share_of_steps(
+        "share of steps clipped after several backward() each", orders, lambda order: again(order) is not None
+    )
     if share is None:
         return
-    times = sum(bool(part) for part in between_backwards(bad[0]))
+    times = sum(bool(part) for part in clips_by_backward(bad[0]))
     sentence = f"Gradients are clipped after each of {times} backward() calls of a step, at {percent(share.value)} of steps."
     clip = _again(bad[0], optimizer)
-    place = place_of(run, "clip", [clip.detail if clip else ""])
+    place = call_site_of(run, "clip", [clip.detail if clip else ""])
     yield Symptom("warning", sentence, (share, Evidence("clippings in a step", times, 1, bad[0].step)), FIX, "likely", place)
 
 
-def _again(order: Order, optimizer: Optimizer) -> Event | None:
+def _again(order: Order, optimizer: OptimizerRun) -> Event | None:
     """The clipping that reached the same tensors after several ``backward()``: all its calls reached more than there are."""
     if _by_closure(order):
         return None
-    parts = [Counter(part) for part in between_backwards(order)[1:]]
+    parts = [Counter(part) for part in clips_by_backward(order)[1:]]
     calls: Counter[Event] = sum(parts, Counter())
     often = (clip for clip in calls if sum(clip in part for part in parts) > 1)
-    return next((clip for clip in often if calls[clip] * reach(clip, optimizer)[0] > optimizer.tensors), None)
+    return next((clip for clip in often if calls[clip] * tensors_reached(clip, optimizer)[0] > optimizer.tensors), None)
 
 
 def _by_closure(order: Order) -> bool:

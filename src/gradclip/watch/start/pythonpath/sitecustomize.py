@@ -24,7 +24,7 @@ class Torch:
     def __init__(self, settings: str) -> None:
         self.settings = settings
         self.loader: object = None
-        self.goodbye: object = None
+        self.watch: object = None
         sys.meta_path.insert(0, self)
         atexit.register(self.at_exit)
 
@@ -58,16 +58,16 @@ class Torch:
         try:
             if "gradclip" not in sys.modules:
                 load("gradclip", [ROOT])
-            from gradclip.watch.end.at_exit import Goodbye
+            from gradclip.watch.end.at_exit import AtExit
 
-            self.goodbye = Goodbye(self.settings)
-            self.goodbye.watch()
+            self.watch = AtExit(self.settings)
+            self.watch.start()
         except Exception as error:  # training must run, whatever is wrong here
             say(f"nothing is recorded: {type(error).__name__}: {error}")
 
     def at_exit(self) -> None:
         """Say so if there was nothing to watch."""
-        if self.goodbye is None and os.getpid() == PID:
+        if self.watch is None and os.getpid() == PID:
             say("nothing was recorded: the script did not import PyTorch.")
 
 

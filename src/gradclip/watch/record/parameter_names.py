@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["names_for"]
+__all__ = ["parameter_names"]
 
 
-def names_for(parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer | None = None) -> list[str]:
+def parameter_names(parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer | None = None) -> list[str]:
     """Name each parameter as its owner knows it: the optimizer, else the model it is part of, else a global variable.
 
     Args:

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from gradclip.result import ClipResult
-from gradclip.watch.observe.call_sites import Places
-from gradclip.watch.observe.gradient_resets import Resets
+from gradclip.watch.observe.call_sites import CallSites
+from gradclip.watch.observe.clip_coverage import clip_coverage, optimizer_label
+from gradclip.watch.observe.gradient_resets import GradientResets
 from gradclip.watch.observe.manual_loop import ManualLoop
-from gradclip.watch.observe.missing_steps import Idle
-from gradclip.watch.observe.stream_registry import Streams
-from gradclip.watch.record.clip_coverage import coverage, whose
-from gradclip.watch.record.grad_scale import as_stepped, divided
+from gradclip.watch.observe.missing_steps import MissingSteps
+from gradclip.watch.observe.step_log import StepLog
+from gradclip.watch.observe.stream_registry import StreamRegistry
+from gradclip.watch.record.grad_scale import divide_by_scale, norms_at_step
 from gradclip.watch.record.recorder import Measured, Recorder
-from gradclip.watch.record.step_log import Trail
 from gradclip.watch.record.stream import Stream
 
 __all__ = ["Session"]
@@ -28,7 +28,7 @@ UPDATE_EVERY = 10
 
 
 @dataclass
-class Open:
+class OpenStep:
     """What is known of a stream's next step while it is under way."""
 
     before: Tensor | None = None
@@ -63,13 +63,13 @@ class Session:
     names: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._streams = Streams(self.only, self.names)
-        self._open: dict[int, Open] = {}
+        self._streams = StreamRegistry(self.only, self.names)
+        self._open: dict[int, OpenStep] = {}
         self._clipping: list[Stream] = []
-        self._trail = Trail(Places(lambda places: self.recorder.writer.update_meta(places=places)))
-        self._resets, self._idle = Resets(), Idle()
+        self._log = StepLog(CallSites(lambda places: self.recorder.writer.update_meta(places=places)))
+        self._resets, self._missing_steps = GradientResets(), MissingSteps()
         for optimizer in self.only:
-            self._idle.made(optimizer, self._streams.number(optimizer))
+            self._missing_steps.made(optimizer, self._streams.number(optimizer))
         self.manual = ManualLoop(self._streams.by_hand, self._finish_manual, self._streams.is_owned)
         self.backwards = 0
 
@@ -78,8 +78,8 @@ class Session:
     def optimizer_made(self, optimizer: torch.optim.Optimizer) -> None:
         """An optimizer exists, so updates are its business."""
         if not self.only:
-            self._idle.made(optimizer, self._streams.number(optimizer))
-            self.manual.look_again()
+            self._missing_steps.made(optimizer, self._streams.number(optimizer))
+            self.manual.search_again()
 
     def optimizer_found(self, optimizer: torch.optim.Optimizer) -> None:
         """An optimizer was there before the watching; it counts when it is used."""
@@ -91,15 +91,15 @@ class Session:
         if not self.only:
             self.manual.before_backward(tensor)
         self._resets.before_backward()
-        self._idle.before_backward()
-        self._trail.backward(tensor, counts=not any(opened.evaluations > 1 for opened in self._open.values()))
+        self._missing_steps.before_backward()
+        self._log.backward(tensor, counts=not any(opened.evaluations > 1 for opened in self._open.values()))
         for stream in self._clipped_outside():
             self._open[stream.number].marks = stream.marks()
 
     def after_backward(self) -> None:
         """``backward`` has run; what it added to was clipped too early, so that clipping says nothing of the next step."""
         self._resets.after_backward()
-        self._idle.after_backward()
+        self._missing_steps.after_backward()
         self.manual.after_backward()
         if self.manual.under_way:
             self._sample(self.manual.stream)
@@ -122,7 +122,7 @@ class Session:
     ) -> None:
         """Gradients were clipped: by which function, to which threshold, and what this library says of it."""
         if self._clipping or not self.only:  # else it is another model's
-            self._trail.event("clip", kind + coverage(self._clipping, parameters))
+            self._log.event("clip", kind + clip_coverage(self._clipping, parameters))
         self._resets.after_clip(self._clipping)
         for stream in self._clipping:
             opened = self._opened(stream)
@@ -131,7 +131,7 @@ class Session:
             opened.threshold = threshold
             opened.skipped = result is not None and result.skipped
             if opened.in_step or (stream is self.manual.stream and self.manual.under_way):
-                opened.after = as_stepped(stream.grad_norms(), stream.optimizer)
+                opened.after = norms_at_step(stream.grad_norms(), stream.optimizer)
         if self.manual.under_way:
             self.manual.mark()
 
@@ -141,11 +141,11 @@ class Session:
         if stream is None:
             return
         if not closure and self._resets.is_stale(stream):  # a closure resets them later
-            self._trail.event("stale", whose(stream))
-        self._trail.event("step", whose(stream))
+            self._log.event("stale", optimizer_label(stream))
+        self._log.event("step", optimizer_label(stream))
         opened = self._opened(stream)
         if opened.in_step:  # an exception ended the last step, and the script went on
-            opened = self._open[stream.number] = Open()
+            opened = self._open[stream.number] = OpenStep()
         opened.in_step = True
         if not closure:
             self._measure_step(stream, opened, optimizer)
@@ -170,7 +170,7 @@ class Session:
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         """``optimizer.step()`` has returned."""
-        self._idle.step()
+        self._missing_steps.step()
         stream = self._streams.of(optimizer)
         if stream is not None:
             self._finish(stream)
@@ -178,21 +178,21 @@ class Session:
     def zero_grad(self, optimizer: torch.optim.Optimizer | None = None) -> None:
         """``zero_grad()`` of an optimizer, or of a module, was called."""
         if optimizer is None or self._streams.of(optimizer) is not None:
-            self._trail.event("zero_grad")
+            self._log.event("zero_grad")
 
     def scaled(self, loss: Tensor, result: Any) -> None:
         """A GradScaler scaled a loss; the loss that is shown is the one before."""
-        self._trail.scaled(loss, result)
+        self._log.scaled(loss, result)
 
     def unscaled(self, optimizer: torch.optim.Optimizer, scale: Tensor | None) -> None:
         """A GradScaler unscaled an optimizer's gradients; what was measured of them before is in the same unit then."""
         stream = self._streams.of(optimizer)
         if stream is None:
             return
-        self._trail.event("unscale", whose(stream))
+        self._log.event("unscale", optimizer_label(stream))
         opened = self._open.get(stream.number)
         if opened is not None and opened.before is not None and scale is not None:
-            opened.before = divided(opened.before, scale)
+            opened.before = divide_by_scale(opened.before, scale)
 
     def before_scaler_step(self, optimizer: torch.optim.Optimizer, scale: Tensor | None) -> int:
         """A GradScaler is about to step; return the count of steps, by which a dropped one is told."""
@@ -207,14 +207,14 @@ class Session:
         stream = self._streams.of(optimizer)
         if stream is not None and stream.step == count:
             self._opened(stream).skipped = True
-            self._trail.event("step", "dropped by the GradScaler")
+            self._log.event("step", "dropped by the GradScaler")
             self._finish(stream)
 
     def close(self, status: str = "finished", exit_code: int | None = None) -> None:
         """The script ends."""
         try:
             self.manual.close()
-            self.recorder.writer.update_meta(**self._idle.meta())
+            self.recorder.writer.update_meta(**self._missing_steps.meta())
         finally:
             self.recorder.close(status, exit_code)
 
@@ -225,8 +225,8 @@ class Session:
         numbers = {n for n, opened in self._open.items() if opened.before is not None and not opened.in_step}
         return [stream for stream in self._streams.all() if stream.number in numbers] if numbers else []
 
-    def _opened(self, stream: Stream) -> Open:
-        return self._open.setdefault(stream.number, Open())
+    def _opened(self, stream: Stream) -> OpenStep:
+        return self._open.setdefault(stream.number, OpenStep())
 
     def _sample(self, stream: Stream | None) -> None:
         """Keep the weights, now and then, to see how far the step moves them."""
@@ -237,9 +237,9 @@ class Session:
             opened.weights = stream.weight_norms()
             stream.before_update()
 
-    def _measure_step(self, stream: Stream, opened: Open, optimizer: torch.optim.Optimizer) -> None:
-        norms = as_stepped(stream.grad_norms(), optimizer)
-        opened.before = None if opened.before is None else as_stepped(opened.before, optimizer)
+    def _measure_step(self, stream: Stream, opened: OpenStep, optimizer: torch.optim.Optimizer) -> None:
+        norms = norms_at_step(stream.grad_norms(), optimizer)
+        opened.before = None if opened.before is None else norms_at_step(opened.before, optimizer)
         opened.found_inf = getattr(optimizer, "found_inf", None)
         if opened.before is None:
             opened.before = norms
@@ -254,16 +254,16 @@ class Session:
 
     def _finish(self, stream: Stream) -> None:
         """Close a step: hand what was measured to the recorder."""
-        opened = self._open.pop(stream.number, None) or Open()
+        opened = self._open.pop(stream.number, None) or OpenStep()
         before = stream.grad_norms() if opened.before is None else opened.before
         skipped = opened.skipped if isinstance(opened.skipped, Tensor) else opened.skipped or opened.found_inf
         self.recorder.add(
             Measured(
-                stream, stream.step, before, opened.after, list(self._trail.take_losses()), opened.threshold,
+                stream, stream.step, before, opened.after, list(self._log.take_losses()), opened.threshold,
                 stream.learning_rates(), opened.amp_scale, False if skipped is None else skipped, opened.weights,
-                stream.update_norms(), stream.step % self.every == 0, self._trail.take_events(),
+                stream.update_norms(), stream.step % self.every == 0, self._log.take_events(),
             )
         )  # fmt: skip
         stream.step += 1
         self._resets.finished(stream)
-        self._idle.stepped(stream)
+        self._missing_steps.stepped(stream)

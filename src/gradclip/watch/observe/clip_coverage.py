@@ -8,15 +8,15 @@ from torch import Tensor
 
 from gradclip.watch.record.stream import Stream
 
-__all__ = ["coverage", "whose"]
+__all__ = ["clip_coverage", "optimizer_label"]
 
 
-def whose(stream: Stream) -> str:
+def optimizer_label(stream: Stream) -> str:
     """Name the optimizer of an event, but for the first: most runs have one."""
     return f"optimizer {stream.number}" if stream.number else ""
 
 
-def coverage(streams: Sequence[Stream], parameters: Sequence[Tensor]) -> str:
+def clip_coverage(streams: Sequence[Stream], parameters: Sequence[Tensor]) -> str:
     """Say which optimizers were clipped, where it is not the first one alone, and how much, where it is not all of it.
 
     Args:
@@ -25,9 +25,9 @@ def coverage(streams: Sequence[Stream], parameters: Sequence[Tensor]) -> str:
 
     >>> import torch
     >>> a, b = torch.ones(1), torch.ones(1)
-    >>> coverage([Stream(0, [a])], [a]), coverage([Stream(0, [a, b])], [a]), coverage([Stream(1, [a, b])], [a])
+    >>> clip_coverage([Stream(0, [a])], [a]), clip_coverage([Stream(0, [a, b])], [a]), clip_coverage([Stream(1, [a, b])], [a])
     ('', ' (1 of 2 tensors)', ' (optimizer 1, 1 of 2 tensors)')
-    >>> coverage([Stream(0, [a]), Stream(1, [b])], [a, b])
+    >>> clip_coverage([Stream(0, [a]), Stream(1, [b])], [a, b])
     ' (optimizers 0, 1)'
     """
     if not streams:
@@ -40,5 +40,5 @@ def coverage(streams: Sequence[Stream], parameters: Sequence[Tensor]) -> str:
 
 def _names(streams: Sequence[Stream]) -> str:
     if len(streams) == 1:
-        return whose(streams[0])
+        return optimizer_label(streams[0])
     return f"optimizers {', '.join(map(str, sorted(stream.number for stream in streams)))}"

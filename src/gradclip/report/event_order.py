@@ -9,7 +9,7 @@ from gradclip.diagnosis.formatting import percent
 from gradclip.report.table import Table
 from gradclip.runs import Event
 
-__all__ = ["order_table", "spelled"]
+__all__ = ["order_table", "order_text"]
 
 Happened = tuple[Event, ...]
 MOST = 12
@@ -32,7 +32,7 @@ def order_table(events: Sequence[tuple[int, Happened]]) -> Table | None:
             percent(count / len(events)),
             f"{first[happened]:,}",
             f"{last[happened]:,}",
-            spelled(happened),
+            order_text(happened),
         )
         for place, (happened, count) in enumerate(counts.most_common(MOST), 1)
     ]
@@ -41,10 +41,10 @@ def order_table(events: Sequence[tuple[int, Happened]]) -> Table | None:
     return Table("What happened within a step, the most frequent order first", columns, rows, frozenset(range(1, 5)), notes)
 
 
-def spelled(events: Iterable[Event]) -> str:
+def order_text(events: Iterable[Event]) -> str:
     """Write an order in one line; what is repeated is written once.
 
-    >>> spelled([Event("backward"), Event("backward"), Event("clip", "agc:0.01"), Event("step")])
+    >>> order_text([Event("backward"), Event("backward"), Event("clip", "agc:0.01"), Event("step")])
     '2 × backward → clip (agc:0.01) → step'
     """
     words = [f"{event.kind} ({event.detail})" if event.detail else event.kind for event in events]

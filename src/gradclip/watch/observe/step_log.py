@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from gradclip.runs.schema import Event
-from gradclip.watch.observe.call_sites import Places
+from gradclip.watch.observe.call_sites import CallSites
 
-__all__ = ["Trail"]
+__all__ = ["StepLog"]
 
 MOST_LOSSES: Final = 64
 """More than so many micro-batches are added up as they come."""
@@ -19,14 +19,14 @@ MOST_EVENTS: Final = 512
 """A loop that never steps must not fill the memory."""
 
 
-class Trail:
+class StepLog:
     """Losses and events, gathered until a step takes them.
 
     Args:
         places: is told of each event, as it happens.
     """
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: CallSites) -> None:
         self._places = places
         self._losses: list[Tensor] = []
         self._taken = False
