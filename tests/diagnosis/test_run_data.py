@@ -78,8 +78,8 @@ def test_ratios_are_taken_where_both_sides_were_recorded(tmp_path):
 def test_what_is_counted(tmp_path):
     rows = [[1.0], [3.0], [NAN], [1.0]]
     optimizer = read(recorded(tmp_path / "a", rows, threshold=2.0, skips=[2])).optimizers[0]
-    assert optimizer.watched == 4
-    assert optimizer.clip_rate == 0.5
+    assert optimizer.steps.clip_attempts == 4
+    assert optimizer.steps.clip_rate == 0.5
     assert optimizer.bad.tolist() == [False, False, True, False]
 
 

@@ -43,7 +43,7 @@ def shown(far, until):
 
 def test_one_line_at_the_foot_and_the_terminal_given_back(terminal):
     far, stream = terminal
-    totals = Totals(steps=7, loss=1.25, norm=2.5, clipped=1, watched=2)
+    totals = Totals(steps=7, loss=1.25, norm=2.5, clipped=1, clip_attempts=2)
     line = StatusLine(totals, stream)
     text = shown(far, r"step 7.*\x1b8")
     totals.steps = 123456789

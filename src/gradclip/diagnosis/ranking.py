@@ -1,4 +1,4 @@
-"""Look for everything that is wrong with a run."""
+"""Run the checks on a run, and rank what they find."""
 
 from __future__ import annotations
 

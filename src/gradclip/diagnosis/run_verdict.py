@@ -82,10 +82,10 @@ def _trend(finite: NDArray[np.float64], middle: float) -> str:
 
 
 def _clipping(run: RunData, optimizer: OptimizerRun) -> str:
-    if not optimizer.watched:
+    if not optimizer.steps.clip_attempts:
         return "nothing was clipped"
     how = run.meta.get("clip") or _own(run, optimizer)
-    acted = f"acted on {percent(optimizer.clip_rate)} of steps" if optimizer.steps.clipped.any() else "never acted"
+    acted = f"acted on {percent(optimizer.steps.clip_rate)} of steps" if optimizer.steps.clipped.any() else "never acted"
     return f"clipping{f' ({how})' if how else ''} {acted}"
 
 

@@ -98,14 +98,13 @@ def _told_apart(run: Run, title: str, place: int, runs: Sequence[Run]) -> str:
 def _row(one: Compared) -> tuple[str, ...]:
     steps = one.steps
     norms = steps.norm[np.isfinite(steps.norm)]
-    watched = int((~steps.missing["clipped"]).sum())
     return (
         one.name if one.status == "finished" else f"{one.name} ({one.status})",
         f"{len(steps):,}",
         number(float(one.losses[-1])) if len(one.losses) else "–",
         number(one.final_loss) if len(one.losses) else "–",
         number(float(norms.max())) if len(norms) else "–",
-        percent(float(steps.clipped.sum()) / watched) if watched else "–",
+        percent(steps.clip_rate) if steps.clip_attempts else "–",
         f"{int(steps.skipped.sum()):,}",
         number(1000 * one.seconds) if math.isfinite(one.seconds) else "–",
     )

@@ -72,7 +72,7 @@ def _row(optimizer: OptimizerRun) -> tuple[str, ...]:
         number(float(losses[-1])) if len(losses) else "–",
         number(float(np.median(finite))) if len(finite) else "–",
         number(float(finite.max())) if len(finite) else "–",
-        percent(optimizer.clip_rate) if optimizer.watched else "not clipped",
+        percent(optimizer.steps.clip_rate) if optimizer.steps.clip_attempts else "not clipped",
         f"{int(optimizer.bad.sum()):,}",
         f"{int(steps.skipped.sum()):,}",
         rates_of(optimizer),

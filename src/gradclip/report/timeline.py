@@ -51,7 +51,7 @@ def norms(optimizer: OptimizerRun) -> Chart | None:
     there = ~steps.missing["norm"]
     if not there.any():
         return None
-    clipped = bool(optimizer.watched)
+    clipped = bool(optimizer.steps.clip_attempts)
     kept = np.where(steps.skipped, np.nan, steps.clipped_norm)
     lines = [thinned_line("before clipping" if clipped else "gradient norm", steps.step, steps.norm, faint=clipped)]
     shown = [("before clipping" if clipped else "gradient norm", steps.norm[there])]
@@ -127,8 +127,9 @@ def _see_loss(values: Floats, window: int) -> str:
 
 def _see_norms(optimizer: OptimizerRun) -> str:
     parts = []
-    if optimizer.watched:
-        parts.append(f"Clipping changed {percent(optimizer.clip_rate)} of {plural(optimizer.watched, 'step')} at which it ran.")
+    ran, rate = optimizer.steps.clip_attempts, optimizer.steps.clip_rate
+    if ran:
+        parts.append(f"Clipping changed {percent(rate)} of {plural(ran, 'step')} at which it ran.")
     else:
         parts.append("Nothing was clipped, so there is one line.")
     bad, skipped = int(optimizer.bad.sum()), int(optimizer.steps.skipped.sum())

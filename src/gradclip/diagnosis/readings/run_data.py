@@ -1,4 +1,4 @@
-"""What a page needs of a run, read in one pass: its steps, and the norms of its layers."""
+"""A run file as numbers, read in one pass: its steps, the norms of its layers, its learning rates, its events."""
 
 from __future__ import annotations
 
@@ -73,22 +73,12 @@ class OptimizerRun:
     @property
     def bad(self) -> NDArray[np.bool_]:
         """The steps whose gradients held a NaN or Inf."""
-        return (self.steps.nonfinite > 0) | (~self.steps.missing["norm"] & ~np.isfinite(self.steps.norm))
-
-    @property
-    def watched(self) -> int:
-        """The steps at which some clipping ran."""
-        return int((~self.steps.missing["clipped"]).sum())
-
-    @property
-    def clip_rate(self) -> float:
-        """The share of these that were changed by it."""
-        return float(self.steps.clipped.sum()) / self.watched if self.watched else 0.0
+        return self.steps.bad
 
 
 @dataclass(frozen=True, eq=False)
 class RunData:
-    """A run, ready to be laid out."""
+    """A run, with all that findings and reports ask of it."""
 
     path: Path
     status: str

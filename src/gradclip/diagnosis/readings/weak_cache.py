@@ -1,4 +1,4 @@
-"""What several ask of the same run is worked out once, and forgotten with the run."""
+"""A cache for functions of a run: its results are kept while the run is alive, and forgotten with it."""
 
 from __future__ import annotations
 

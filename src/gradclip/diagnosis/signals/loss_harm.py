@@ -1,4 +1,4 @@
-"""Whether a run was worse off after a step than before it, as its loss tells."""
+"""Whether a step did harm: the loss, or without one a NaN that reached the weights, was worse after it than before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happened again and again is no accident: in how many of the steps a thing is so."""
+"""The share of steps at which something is so: what happens again and again is no accident."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of a watched script: how it ended, what was seen, and where the report is."""
+"""What runs when a watched script exits: the run file is closed, and what was seen is printed, with where the report is."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from gradclip.runs.process import ending_of
 from gradclip.watch.end.closing_findings import closing_findings
+from gradclip.watch.messages import print_messages
 from gradclip.watch.start.launch import Settings
 
 if TYPE_CHECKING:
     from gradclip.watch.start.watched_process import WatchedProcess
 
 __all__ = ["AtExit"]
+
+EXIT_CODES: Final = {"finished": None, "interrupted": 130, "crashed": 1}
+"""What the interpreter exits with; None where a script ran to its end, or called ``sys.exit``, which leaves no trace."""
 
 
 class AtExit:
@@ -48,9 +53,9 @@ class AtExit:
         if os.getpid() != self._pid or not self._first:
             return
         try:
-            _say(self._lines())
+            print_messages(self._lines())
         except Exception as error:
-            _say([f"the end of the run could not be recorded: {type(error).__name__}: {error}"])
+            print_messages([f"the end of the run could not be recorded: {type(error).__name__}: {error}"])
 
     def _lines(self) -> list[str]:
         watching = self._watching
@@ -84,17 +89,11 @@ class AtExit:
         return [f"run     {_shown(run)}", f"report  could not be written: {reason[0]}"]
 
 
-def _say(lines: list[str]) -> None:
-    for line in lines:
-        print(f"gradclip: {line}", file=sys.__stderr__, flush=True)
-
-
 def _ending() -> tuple[str, int | None]:
     """How the script ended: the interpreter keeps the exception that nobody caught."""
     error = getattr(sys, "last_value", None)
-    if error is None:
-        return "finished", None
-    return ("interrupted", 130) if isinstance(error, KeyboardInterrupt) else ("crashed", 1)
+    ending = ending_of(None if error is None else type(error))
+    return ending, EXIT_CODES[ending]
 
 
 def _shown(path: Path) -> str:

@@ -32,9 +32,9 @@ def summary(totals: Totals, ending: str, clip: str | None, replaced: int) -> lis
 
 
 def _clipping(totals: Totals, clip: str | None, replaced: int) -> str:
-    if not totals.watched:
+    if not totals.clip_attempts:
         return "the script did not clip"
-    share = f"{totals.clipped / totals.watched:.1%} of steps"
+    share = f"{totals.clipped / totals.clip_attempts:.1%} of steps"
     if clip is None:
         return f"the script clipped {share}"
     instead = f", in place of the script's own ({plural(replaced, 'call')} left out)" if replaced else ""

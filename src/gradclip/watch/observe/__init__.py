@@ -1,1 +1,1 @@
-"""Around PyTorch's own calls: patches, and what they notice of optimizers, gradients and places in the script."""
+"""Around PyTorch's own calls: patches, and the session that makes steps of them."""

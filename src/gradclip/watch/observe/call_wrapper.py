@@ -1,4 +1,4 @@
-"""Stand between a caller and a function without being seen: not in tracebacks, not in what a warning points at."""
+"""Wrap a function without being seen: not in tracebacks, not in what a warning points at."""
 
 from __future__ import annotations
 

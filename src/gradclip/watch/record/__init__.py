@@ -1,1 +1,1 @@
-"""From observed calls to a run file: steps are told apart, measured on their device, and written in batches."""
+"""From observed steps to a run file: gradients are measured on their device, and written in batches."""

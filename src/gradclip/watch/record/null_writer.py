@@ -1,4 +1,4 @@
-"""A run file that is none: what the other ranks of a distributed run write to."""
+"""A writer that keeps nothing: what the other ranks of a distributed run write to."""
 
 from __future__ import annotations
 

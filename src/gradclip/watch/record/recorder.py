@@ -64,7 +64,7 @@ class Totals:
     steps: int = 0
     skipped: int = 0
     clipped: int = 0
-    watched: int = 0
+    clip_attempts: int = 0
     """Steps at which some clipping ran."""
     nonfinite: int = 0
     loss: float = math.nan
@@ -180,7 +180,7 @@ class Recorder:
         totals.steps += 1
         totals.skipped += bool(row.skipped)
         totals.clipped += bool(row.clipped)
-        totals.watched += row.clipped is not None
+        totals.clip_attempts += row.clipped is not None
         totals.nonfinite += bool(row.nonfinite)
         if row.loss is not None:
             totals.first_loss = row.loss if math.isnan(totals.first_loss) else totals.first_loss

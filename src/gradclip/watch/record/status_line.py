@@ -87,15 +87,15 @@ def _terminal(stream: TextIO | None) -> int | None:
 def status_text(totals: Totals) -> str:
     """Return the line.
 
-    >>> status_text(Totals(steps=12, loss=1.5, norm=3.25, clipped=3, watched=12))
+    >>> status_text(Totals(steps=12, loss=1.5, norm=3.25, clipped=3, clip_attempts=12))
     'gradclip  step 12  loss 1.5  norm 3.25  clipped 25%'
     """
     parts = [f"step {totals.steps}"]
     if totals.loss == totals.loss:
         parts.append(f"loss {totals.loss:.4g}")
     parts.append(f"norm {totals.norm:.4g}")
-    if totals.watched:
-        parts.append(f"clipped {totals.clipped / totals.watched:.0%}")
+    if totals.clip_attempts:
+        parts.append(f"clipped {totals.clipped / totals.clip_attempts:.0%}")
     if totals.nonfinite:
         parts.append(f"non-finite {totals.nonfinite}")
     return "gradclip  " + "  ".join(parts)

@@ -1,1 +1,1 @@
-"""Before the script runs: its interpreter is prepared, and the parts of the watch are put together."""
+"""Before a script is watched: its interpreter is prepared, and the parts of the watch are put together."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ import torch
 from gradclip.clipping import Clipping
 from gradclip.runs.writer import RunWriter
 from gradclip.watch.end.summary import summary
+from gradclip.watch.messages import print_messages
 from gradclip.watch.observe.patches import Patches
 from gradclip.watch.observe.replace_clipping import ReplaceClipping
 from gradclip.watch.observe.session import Session
@@ -49,7 +49,7 @@ class WatchedProcess:
             "every": settings.every,
             "watched": True,
         }
-        return RunWriter.create(Path(settings.folder).absolute(), meta, on_failure=_say)
+        return RunWriter.create(Path(settings.folder).absolute(), meta, on_failure=lambda sentence: print_messages([sentence]))
 
     @property
     def path(self) -> Path:
@@ -95,8 +95,4 @@ class WatchedProcess:
 
     def _problem(self, sentence: str) -> None:
         self._problems.append(sentence)
-        _say(sentence)
-
-
-def _say(sentence: str) -> None:
-    print(f"gradclip: {sentence}", file=sys.__stderr__, flush=True)
+        print_messages([sentence])
