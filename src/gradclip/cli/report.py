@@ -42,8 +42,8 @@ def _write(run: Run, path: Path) -> None:
     from gradclip.report.page import write
     from gradclip.report.run_page import run_page
 
-    gathered = read_run(run)
-    page = run_page(gathered, check(gathered))
+    data = read_run(run)
+    page = run_page(data, check(data))
     console().print(f"{plain(page.verdict)}\n\nPage: {write(page, path)}", soft_wrap=True, markup=False)
 
 

@@ -1,4 +1,4 @@
-"""All checks, found by looking into the families' folders."""
+"""All checks, discovered by looking into the families' folders."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 __all__ = ["CHECKS", "FAMILIES", "Check"]
 
 FAMILIES: Final = ("wiring", "explosion", "vanishing", "step_size", "threshold")
-"""In this order findings of the same weight are told: what is wired wrongly makes every other number doubtful."""
+"""In this order findings of the same weight are listed: what is wired wrongly makes every other number doubtful."""
 
 Detect = Callable[[RunData, OptimizerRun], Iterable[Symptom]]
 
 
 @dataclass(frozen=True)
 class Check:
-    """A fault that can be told from a run file."""
+    """A fault that can be detected in a run file."""
 
     name: str
     family: str
@@ -32,7 +32,7 @@ class Check:
     manual: Manual = field(repr=False)
 
 
-def _found() -> Mapping[str, Check]:
+def _discover() -> Mapping[str, Check]:
     checks = {}
     for family in FAMILIES:
         package = import_module(f"gradclip.diagnosis.findings.{family}")
@@ -43,5 +43,5 @@ def _found() -> Mapping[str, Check]:
     return MappingProxyType(checks)
 
 
-CHECKS: Final = _found()
+CHECKS: Final = _discover()
 """Every check by its name, family by family."""

@@ -34,7 +34,7 @@ def run_text(run: RunData, findings: Sequence[Finding] = ()) -> Iterator[str | T
     """Tell what happened in a run, in sentences and tables.
 
     Args:
-        run: gathered with at most ``MOST_LAYERS`` layers.
+        run: read with at most ``MOST_LAYERS`` layers.
         findings: what is wrong with it, the gravest first.
     """
     yield verdict(run)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from gradclip.runs.process import ending_of
 from gradclip.watch.end.closing_findings import closing_findings
+from gradclip.watch.end.summary import summary
 from gradclip.watch.messages import print_messages
 from gradclip.watch.start.launch import Settings
 
@@ -71,7 +72,12 @@ class AtExit:
                 "cannot be watched from outside.",
                 *watching.problems(),
             ]
-        return [*watching.summary(ending), *closing_findings(_shown(watching.path)), *self._report(watching.path)]
+        return [
+            *summary(watching.totals, ending, self._settings.clip, watching.left_out),
+            *watching.problems(),
+            *closing_findings(_shown(watching.path)),
+            *self._report(watching.path),
+        ]
 
     def _report(self, run: Path) -> list[str]:
         if not self._settings.report:

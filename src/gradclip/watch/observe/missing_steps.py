@@ -35,7 +35,7 @@ class UnsteppedOptimizer:
         self.tensors = [weakref.ref(p) for group in groups for p in group["params"] if p.grad is not None]
 
     def leave_to(self, stream: Stream) -> None:
-        """What another optimizer steps is not idle: one that is wrapped around it, or took its place."""
+        """What another optimizer steps is not missing: one that is wrapped around it, or took its place."""
         self.tensors = [r for r in self.tensors if (p := r()) is None or not stream.has(p)]
 
 
@@ -78,6 +78,6 @@ class MissingSteps:
 
     def meta(self) -> dict[str, Any]:
         """Return what the run file says of it."""
-        idle = {number: len(waiting.tensors) for number, waiting in sorted(self._waiting.items())}
-        unstepped = [{"optimizer": number, "tensors": count} for number, count in idle.items() if count]
+        counts = {number: len(waiting.tensors) for number, waiting in sorted(self._waiting.items())}
+        unstepped = [{"optimizer": number, "tensors": count} for number, count in counts.items() if count]
         return {"unstepped": unstepped, "backwards_after": self._backwards}

@@ -9,13 +9,12 @@ import torch
 
 from gradclip.clipping import Clipping
 from gradclip.runs.writer import RunWriter
-from gradclip.watch.end.summary import summary
 from gradclip.watch.messages import print_messages
 from gradclip.watch.observe.patches import Patches
 from gradclip.watch.observe.replace_clipping import ReplaceClipping
 from gradclip.watch.observe.session import Session
 from gradclip.watch.record.null_writer import NullWriter
-from gradclip.watch.record.recorder import Recorder
+from gradclip.watch.record.recorder import Recorder, Totals
 from gradclip.watch.record.status_line import StatusLine
 from gradclip.watch.start.launch import Settings
 
@@ -57,9 +56,14 @@ class WatchedProcess:
         return self._writer.path
 
     @property
+    def totals(self) -> Totals:
+        """What was recorded so far, in numbers."""
+        return self._recorder.totals
+
+    @property
     def saw_training(self) -> bool:
         """Whether any step was recorded."""
-        return self._recorder.totals.steps > 0
+        return self.totals.steps > 0
 
     def what_was_seen(self) -> str:
         """Say what there was of a training, where there was no step."""
@@ -76,7 +80,7 @@ class WatchedProcess:
         self._patches.remove()
         if self._problems:
             self._writer.update_meta(problems=self._problems)
-        self._writer.update_meta(replaced_clips=self._left_out)
+        self._writer.update_meta(replaced_clips=self.left_out)
         self._session.close(ending, code)
 
     def discard(self) -> None:
@@ -85,12 +89,9 @@ class WatchedProcess:
             with contextlib.suppress(OSError):
                 self.path.unlink()
 
-    def summary(self, ending: str) -> list[str]:
-        """Return what was seen, in a few lines."""
-        return [*summary(self._recorder.totals, ending, self._settings.clip, self._left_out), *self.problems()]
-
     @property
-    def _left_out(self) -> int:
+    def left_out(self) -> int:
+        """Calls of the script's own clipping that were replaced."""
         return 0 if self._replacement is None else self._replacement.left_out
 
     def _problem(self, sentence: str) -> None:

@@ -10,7 +10,7 @@ How it is detected:
     data or the forward pass; a finite loss with a NaN gradient comes from backward, as in sqrt(0), the norm of a zero vector,
     or 0/0 behind ``torch.where``. Backward runs from the loss to the first layer, so it broke at the last tensor, in the order
     of the model, that is not finite; this order is not always the order of the calls. Steps that a GradScaler drops are its
-    way to find its scale and are told only where they are many: above 1% of the steps and more than 20, or 20 in a row.
+    way to find its scale and are reported only where they are many: above 1% of the steps and more than 20, or 20 in a row.
 
 Wrong:
     distance = torch.sqrt(((a - b) ** 2).sum(dim=-1))

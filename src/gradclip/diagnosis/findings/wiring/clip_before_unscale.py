@@ -7,7 +7,7 @@ Why it is bad:
 
 How it is detected:
     In at least half of the steps under a ``GradScaler`` a clipping ran after ``backward()`` with no ``unscale_`` between the
-    two. It is not told where the threshold is of the size of the loss scale, and so was meant for scaled gradients.
+    two. It is not reported where the threshold is of the size of the loss scale, and so was meant for scaled gradients.
 
 Wrong:
     scaler.scale(loss).backward()

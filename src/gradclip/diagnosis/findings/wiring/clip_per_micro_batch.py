@@ -55,7 +55,7 @@ gradclip.attach(optimizer, "global_norm:1.0")"""
 def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
     """Detect clippings of single micro-batches."""
     orders = conclusive_orders(run, optimizer)
-    again = cached_by_events(lambda order: _again(order, optimizer))
+    again = cached_by_events(lambda order: _repeated_clip(order, optimizer))
     bad = [order for order in orders if again(order)]
     share = share_of_steps(
         "share of steps clipped after several backward() each", orders, lambda order: again(order) is not None
@@ -64,12 +64,12 @@ def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
         return
     times = sum(bool(part) for part in clips_by_backward(bad[0]))
     sentence = f"Gradients are clipped after each of {times} backward() calls of a step, at {percent(share.value)} of steps."
-    clip = _again(bad[0], optimizer)
+    clip = _repeated_clip(bad[0], optimizer)
     place = call_site_of(run, "clip", [clip.detail if clip else ""])
     yield Symptom("warning", sentence, (share, Evidence("clippings in a step", times, 1, bad[0].step)), FIX, "likely", place)
 
 
-def _again(order: Order, optimizer: OptimizerRun) -> Event | None:
+def _repeated_clip(order: Order, optimizer: OptimizerRun) -> Event | None:
     """The clipping that reached the same tensors after several ``backward()``: all its calls reached more than there are."""
     if _by_closure(order):
         return None

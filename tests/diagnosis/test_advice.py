@@ -36,7 +36,7 @@ def test_the_advice_is_below_what_was_in_force_already(tmp_path, threshold, advi
     """Sound norms near 1, twice whose 99th percentile is 2.1; a threshold that acts at every fifth step."""
     rows = [[1.0 + 0.01 * (step % 7) + (4.5 if step % 5 == 0 and threshold else 0.0)] for step in range(200)]
     with Run.open(recorded(tmp_path / "a.gradclip", rows, threshold=threshold)) as run:
-        gathered = read_run(run)
-    steps = gathered.optimizers[0].steps
-    quiet = replace(gathered.optimizers[0], steps=replace(steps, norm=np.minimum(steps.norm, 1.06)))
-    assert f"gradclip run --clip global_norm:{advised} " in clip_fix(gathered, quiet, 150)
+        data = read_run(run)
+    steps = data.optimizers[0].steps
+    quiet = replace(data.optimizers[0], steps=replace(steps, norm=np.minimum(steps.norm, 1.06)))
+    assert f"gradclip run --clip global_norm:{advised} " in clip_fix(data, quiet, 150)
