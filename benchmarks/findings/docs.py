@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.findings.running import Outcome
 from benchmarks.findings.scores import by_finding, parts, totals, verdict
 from benchmarks.tables import put_into_page
-from gradclip.checks import CHECKS
+from gradclip.diagnosis.registry import CHECKS
 
 __all__ = ["PAGE", "write_docs"]
 

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 from benchmarks.findings.scripts import Script
-from gradclip.analysis.gathered import Gathered, gather
-from gradclip.checks import check
+from gradclip.diagnosis.ranking import check
+from gradclip.diagnosis.readings.run_data import RunData, read_run
 from gradclip.runs import Run
 from gradclip.watch.api import record
 
@@ -66,13 +66,13 @@ def run(script: Script) -> Outcome:
 
 
 @contextmanager
-def recorded(script: Script) -> Iterator[Gathered]:
+def recorded(script: Script) -> Iterator[RunData]:
     """Run a script under watch and give what its run file says."""
     with tempfile.TemporaryDirectory() as folder:
         with as_if_first(script.path), record(out=folder, title=script.name) as recording:
             runpy.run_path(str(script.path), run_name="__main__")
         with Run.open(recording.path) as finished:
-            yield gather(finished)
+            yield read_run(finished)
 
 
 @contextmanager

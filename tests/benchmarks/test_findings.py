@@ -13,7 +13,7 @@ from benchmarks.findings import docs, suite
 from benchmarks.findings.running import Found, Outcome, run
 from benchmarks.findings.scores import Share, by_finding, parts, totals, untrue, verdict
 from benchmarks.findings.scripts import Script, parse, scripts
-from gradclip.checks import CHECKS
+from gradclip.diagnosis.registry import CHECKS
 
 ALL = scripts()
 SEEN, UNSEEN = ([script for script in ALL if script.unseen is unseen] for unseen in (False, True))

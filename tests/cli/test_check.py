@@ -1,4 +1,4 @@
-"""``gradclip check`` and ``gradclip findings``; and the findings on a page, in ``report --text`` and at the end of a run."""
+"""``gradclip check``, ``findings`` and ``explain``; and the findings on a page, in ``report --text`` at the end of a run."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from gradclip.checks import CHECKS
 from gradclip.cli import app
+from gradclip.diagnosis.registry import CHECKS
 from gradclip.runs import Event, RunWriter, StepRow, TensorInfo
-from gradclip.watch.found import found
-from tests.analysis.runs import recorded
+from gradclip.watch.end.closing_findings import closing_findings
+from tests.diagnosis.runs import recorded
 
 LATE = ("clip", "zero_grad", "forward", "backward", "step")
 
@@ -41,7 +41,7 @@ def sick(tmp_path):
 
 def test_a_healthy_run_is_called_so(healthy):
     assert call("check", healthy) == f"run: nothing found wrong in 50 steps ({len(CHECKS)} checks).\n"
-    assert found(str(healthy)) == [f"checks  nothing found wrong ({len(CHECKS)} checks)"]
+    assert closing_findings(str(healthy)) == [f"checks  nothing found wrong ({len(CHECKS)} checks)"]
 
 
 def test_a_finding_is_told_with_evidence_and_fix_and_an_error_is_the_exit_code(sick):
@@ -50,7 +50,7 @@ def test_a_finding_is_told_with_evidence_and_fix_and_an_error_is_the_exit_code(s
     assert "clip-after-step  error · certain · <i>.py:3" in told
     assert "share of steps" in told
     assert "    optimizer.step()" in told
-    assert "gradclip findings clip-after-step" in told
+    assert "gradclip explain clip-after-step" in told
     assert call("check", sick, "--exit-zero") == told
 
 
@@ -74,17 +74,17 @@ def test_the_page_and_the_terminal_lead_with_the_finding_and_escape_it(sick):
     assert "<i>.py" not in page
     text = call("report", sick, "--text")
     assert "clip-after-step  error · certain" in text
-    assert found(str(sick))[0].startswith("found   clip-after-step: Gradients are clipped after")
+    assert closing_findings(str(sick))[0].startswith("found   clip-after-step: Gradients are clipped after")
 
 
 def test_a_run_that_cannot_be_read_does_not_take_the_summary_with_it(tmp_path):
-    (line,) = found(str(tmp_path / "gone.gradclip"))
+    (line,) = closing_findings(str(tmp_path / "gone.gradclip"))
     assert line.startswith("checks  could not look at the run: ")
 
 
 def test_findings_lists_and_explains():
     listed = call("findings")
     assert all(name in listed for name in CHECKS)
-    assert "Why it is bad:" in call("findings", "clip-after-step")
-    assert "did you mean clip-after-step?" in call("findings", "clip-after-stop", code=2)
+    assert "Why it is bad:" in call("explain", "clip-after-step")
+    assert "did you mean clip-after-step?" in call("explain", "clip-after-stop", code=2)
     assert call("findings", "--markdown").count("\n### ") == len(CHECKS)

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from gradclip.cli import app
 from gradclip.cli.tables import plain
 from gradclip.runs import RunWriter, StepRow
-from tests.analysis.runs import recorded
+from tests.diagnosis.runs import recorded
 from tests.runs.test_damage import make
 
 COMMANDS = ("report", "suggest", "top", "export", "compare")

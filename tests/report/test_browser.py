@@ -10,7 +10,7 @@ import pytest
 
 from gradclip.report.page import write
 from gradclip.report.run_page import run_page
-from tests.analysis.runs import read, recorded
+from tests.diagnosis.runs import read, recorded
 
 from .browser import needed, show, words
 

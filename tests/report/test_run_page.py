@@ -10,11 +10,11 @@ import pytest
 
 from gradclip.report.charts import Chart
 from gradclip.report.comparison import compare_page, compared
+from gradclip.report.event_order import order_table
 from gradclip.report.heatmap import BAD, heatmap
 from gradclip.report.histogram import histogram
 from gradclip.report.layer_table import layer_table
 from gradclip.report.live import Follower, frame
-from gradclip.report.order import order_table
 from gradclip.report.page import render
 from gradclip.report.ratios import ratios
 from gradclip.report.run_page import run_page
@@ -22,7 +22,7 @@ from gradclip.report.run_text import run_text
 from gradclip.report.table import Table
 from gradclip.report.timeline import norms
 from gradclip.runs import ABSENT, Event, RunWriter
-from tests.analysis.runs import ORDER, Run, read, recorded
+from tests.diagnosis.runs import ORDER, Run, read, recorded
 
 NAN = math.nan
 ROWS = [[1.0, ABSENT], [10.0, 100.0], [NAN, 1000.0], [1.0, 0.0]]
@@ -172,7 +172,7 @@ def test_following_a_run_is_the_same_as_reading_it_at_once(file):
     recorded(file, rows, writer=writer, threshold=3.0, skips=[1], status=None)
     with Run.open(file) as run:
         follower = Follower(run)
-        follower.look()
+        follower.read_new()
         assert (follower.steps, follower.step, follower.norm, follower.clipped, follower.bad, follower.skipped) == (
             3,
             2,
@@ -182,7 +182,7 @@ def test_following_a_run_is_the_same_as_reading_it_at_once(file):
             1,
         )
         assert [name for name, *_ in follower.layers] == ["w1", "w0"]
-        follower.look()
+        follower.read_new()
         assert follower.steps == 3
         shown = frame(follower, run.status, "run")
     assert shown[0].startswith("run: running, step 2")

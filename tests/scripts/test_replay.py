@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gradclip.runs import Run, RunWriter
-from gradclip.watch.again import RerunError, command_of
-from tests.analysis.runs import recorded
+from gradclip.watch.start.rerun import RerunError, command_of
+from tests.diagnosis.runs import recorded
 from tests.scripts.support import python, watched
 
 EXPLODING = """\

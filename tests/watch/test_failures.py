@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from gradclip.clipping import Clipping
-from gradclip.watch.instead import Instead
-from gradclip.watch.patches import Patches
-from gradclip.watch.session import Session
+from gradclip.watch.observe.patches import Patches
+from gradclip.watch.observe.replace_clipping import ReplaceClipping
+from gradclip.watch.observe.session import Session
 from tests.watch.support import net, steps_of, train
 
 METHODS = [
@@ -82,7 +82,7 @@ def test_a_recipe_that_cannot_be_applied_is_said_once():
     said = []
     model = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    instead = Instead(Clipping.parse("global_norm:1.0"), said.append)
+    instead = ReplaceClipping(Clipping.parse("global_norm:1.0"), said.append)
     instead._clipping = "no such recipe:1"
     for _ in range(3):
         instead.clip_steps_of(optimizer)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from gradclip.runs import Run
-from gradclip.watch.manual import leaves_of
+from gradclip.watch.observe.manual_loop import leaves_of
 from tests.watch.support import data, net, steps_of, train
 
 
@@ -100,7 +100,7 @@ def test_many_backward_calls_without_a_step_take_no_room(recording):
     running = recording(model, optimizer)
     for _ in range(700):
         model(torch.ones(1, 3)).sum().backward()
-    trail = running._session._trail
+    trail = running._session._log
     assert len(trail._losses) <= 64
     assert len(trail._events) <= 513
     total = 700 * model(torch.ones(1, 3)).item()

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from gradclip.runs.schema import ABSENT
-from gradclip.watch.recorder import Measured, _on_host, _one_factor, _read
-from gradclip.watch.stream import Stream
+from gradclip.watch.record.recorder import Measured, _on_host, _one_factor, _read
+from gradclip.watch.record.stream import Stream
 
 
 def step_of(stream, number, **more):

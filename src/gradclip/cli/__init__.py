@@ -8,6 +8,7 @@ import typer
 
 from gradclip.cli.check import check
 from gradclip.cli.compare import compare
+from gradclip.cli.explain import explain
 from gradclip.cli.export import export
 from gradclip.cli.findings import findings
 from gradclip.cli.lab import lab
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (recipes, lab, check, findings, report, suggest, replay, compare, top, export):
+for command in (recipes, lab, check, findings, explain, report, suggest, replay, compare, top, export):
     app.command()(command)
 app.command("list")(list_)
 app.command(cls=RunCommand, context_settings={"allow_interspersed_args": False})(run)

@@ -10,8 +10,8 @@ import typer
 from gradclip.cli.run_files import RunPath, opened
 
 if TYPE_CHECKING:
-    from gradclip.analysis.gathered import Gathered
-    from gradclip.checks import Finding
+    from gradclip.diagnosis.finding import Finding
+    from gradclip.diagnosis.readings.run_data import RunData
     from gradclip.report.notice import Notice
     from gradclip.report.table import Table
 
@@ -23,31 +23,31 @@ ExitZero = Annotated[bool, typer.Option("--exit-zero", help="Exit with 0 whateve
 
 def check(run: RunPath = None, as_json: AsJson = False, exit_zero: ExitZero = False) -> None:
     """Name what is wrong with a run, with evidence and the fix; exits with 1 if there is an error among it."""
-    from gradclip.analysis.gathered import gather
-    from gradclip.checks import check as look
-    from gradclip.cli.tables import told
+    from gradclip.cli.tables import print_parts
+    from gradclip.diagnosis.ranking import check as run_checks
+    from gradclip.diagnosis.readings.run_data import read_run
 
     with opened(run) as found:
-        gathered = gather(found)
-    findings = look(gathered)
+        data = read_run(found)
+    findings = run_checks(data)
     if as_json:
-        _print_json(gathered, findings)
+        _print_json(data, findings)
     else:
-        told(_parts(gathered, findings))
+        print_parts(_parts(data, findings))
     if not exit_zero and any(finding.symptom.severity == "error" for finding in findings):
         raise typer.Exit(1)
 
 
-def _print_json(run: Gathered, findings: Sequence[Finding]) -> None:
+def _print_json(run: RunData, findings: Sequence[Finding]) -> None:
     import json
 
-    told = {"run": str(run.path), "status": run.status, "findings": [finding.to_json() for finding in findings]}
-    typer.echo(json.dumps(told, indent=2))
+    answer = {"run": str(run.path), "status": run.status, "findings": [finding.to_json() for finding in findings]}
+    typer.echo(json.dumps(answer, indent=2))
 
 
-def _parts(run: Gathered, findings: Sequence[Finding]) -> Iterator[str | Table | Notice]:
-    from gradclip.analysis.words import plural
-    from gradclip.checks import CHECKS
+def _parts(run: RunData, findings: Sequence[Finding]) -> Iterator[str | Table | Notice]:
+    from gradclip.diagnosis.formatting import plural
+    from gradclip.diagnosis.registry import CHECKS
     from gradclip.report.findings import findings_text
 
     steps = plural(run.length, "step")
@@ -56,4 +56,4 @@ def _parts(run: Gathered, findings: Sequence[Finding]) -> Iterator[str | Table |
         return
     yield f"{run.title}: {plural(len(findings), 'finding')} in {steps}."
     yield from findings_text(findings, len(run.optimizers) > 1)
-    yield f"What each means: gradclip findings {findings[0].name}"
+    yield f"What each means: gradclip explain {findings[0].name}"

@@ -20,7 +20,7 @@ Out = Annotated[Path | None, typer.Option(help="Write an HTML page, too.", show_
 
 def compare(runs: Runs, out: Out = None) -> None:
     """Put runs side by side: losses, norms, clip rates, and time per step."""
-    from gradclip.cli.tables import told
+    from gradclip.cli.tables import print_parts
     from gradclip.report.comparison import compare_page, compare_table, compared, verdict
     from gradclip.report.page import write
 
@@ -29,7 +29,7 @@ def compare(runs: Runs, out: Out = None) -> None:
     path = writable(out) if out else None
     with ExitStack() as stack:
         found = compared([stack.enter_context(opened(run)) for run in runs])
-    told([verdict(found), compare_table(found)])
+    print_parts([verdict(found), compare_table(found)])
     if path:
         command = shlex.join(["gradclip", "compare", *map(str, runs), "--out", str(out)])
         console().print(f"\nPage: {write(compare_page(found, command), path)}", soft_wrap=True, markup=False)

@@ -102,14 +102,14 @@ def _run(
 def _show(experiment: Lab, runs: Sequence[Curves], path: Path, seed: int, command: str) -> None:
     from rich.text import Text
 
-    from gradclip.cli.tables import printed
+    from gradclip.cli.tables import rich_table
     from gradclip.labs.page import page, summary
     from gradclip.report.page import write
 
     out = console()
     laid_out = page(experiment, runs, command=command, seed=seed)
     out.print()
-    out.print(printed(summary(experiment, runs)))
+    out.print(rich_table(summary(experiment, runs)))
     out.print(Text(f"\n{laid_out.verdict}", style="bold"))
     out.print(f"\nPage: {write(laid_out, path)}", soft_wrap=True, markup=False)
 

@@ -19,19 +19,19 @@ Folder = Annotated[Path, typer.Argument(help="Where the runs are.")]
 
 def list_(folder: Folder = Path("runs")) -> None:
     """List the runs of a folder, the latest first."""
-    from gradclip.cli.tables import told
+    from gradclip.cli.tables import print_parts
     from gradclip.report.table import Table
     from gradclip.runs import list_runs
 
     with refused():
         runs = list_runs(folder)
     if runs:
-        told([Table(str(folder), ("run", "began", "status", "title"), [_row(run) for run in runs])])
+        print_parts([Table(str(folder), ("run", "began", "status", "title"), [_row(run) for run in runs])])
     else:
-        told([f"There is no run in {folder}; record one with: gradclip run train.py"])
+        print_parts([f"There is no run in {folder}; record one with: gradclip run train.py"])
 
 
 def _row(run: RunSummary) -> tuple[str, ...]:
-    from gradclip.analysis.words import moment
+    from gradclip.diagnosis.formatting import local_time
 
-    return run.path.name, moment(run.created), run.status, run.title or run.problem
+    return run.path.name, local_time(run.created), run.status, run.title or run.problem

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from gradclip.recipes import Recipe
 
-__all__ = ["markdown", "recipes", "spelled"]
+__all__ = ["markdown", "recipes", "parsed_clip"]
 
 _WIDE = 130
 
@@ -70,7 +70,7 @@ def _stacked(recipe: Recipe) -> RenderableType:
     return Group(summary, formula, arguments, source)
 
 
-def spelled(clip: str) -> str:
+def parsed_clip(clip: str) -> str:
     """Read a ``--clip`` before anything runs; one that is none is refused in a sentence."""
     from gradclip import parse
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gradclip.cli.recipes import spelled
+from gradclip.cli.recipes import parsed_clip
 from gradclip.cli.run_files import RunPath, opened
 from gradclip.cli.terminal import console, fail
 
@@ -25,19 +25,19 @@ Out = Annotated[Path | None, typer.Option(help="A folder for the new runs.", sho
 
 def replay(run: RunPath = None, clip: Clip = "auto", out: Out = None) -> None:
     """Run a recorded script again, once unchanged and once with another clipping, and say whether that helps."""
-    from gradclip.watch.again import RerunError, command_of, run_again
+    from gradclip.watch.start.rerun import RerunError, command_of, rerun
 
-    recipe = spelled(clip)
+    recipe = parsed_clip(clip)
     with opened(run) as found:
         folder = _folder(found, out)
         try:
             command = command_of(found.meta)
             _announce(command, str(found.meta["cwd"]), folder)
-            control = run_again(found.meta, folder / "unchanged", found.meta.get("clip"))
-            changed = run_again(found.meta, folder / "changed", recipe)
+            control = rerun(found.meta, folder / "unchanged", found.meta.get("clip"))
+            changed = rerun(found.meta, folder / "changed", recipe)
         except RerunError as error:
             fail(str(error))
-        _tell(found, control, changed, recipe)
+        _print_comparison(found, control, changed, recipe)
 
 
 def _folder(run: Run, out: Path | None) -> Path:
@@ -55,20 +55,20 @@ def _announce(command: list[str], cwd: str, folder: Path) -> None:
     )
 
 
-def _tell(recorded: Run, control: Path, changed: Path, recipe: str) -> None:
-    from gradclip.analysis.gathered import gather
-    from gradclip.analysis.proof import prove
-    from gradclip.checks import check
-    from gradclip.cli.tables import told
+def _print_comparison(recorded: Run, control: Path, changed: Path, recipe: str) -> None:
+    from gradclip.cli.tables import print_parts
+    from gradclip.diagnosis.advice.replay_comparison import compare_replays
+    from gradclip.diagnosis.ranking import check
+    from gradclip.diagnosis.readings.run_data import read_run
     from gradclip.report.comparison import compare_table, compared
     from gradclip.runs import Run
 
     with ExitStack() as stack:
         runs = [recorded, *(stack.enter_context(Run.open(path)) for path in (control, changed))]
-        proof = prove(recipe, *(run.steps(0) for run in runs))
+        proof = compare_replays(recipe, *(run.steps(0) for run in runs))
         names = ("recorded before", "again, unchanged", f"again, {recipe}")
         rows = [replace(one, name=name, clip="") for name, run in zip(names, runs, strict=True) for one in compared([run])]
-        before, after = ({finding.name for finding in check(gather(run))} for run in runs[1:])
+        before, after = ({finding.name for finding in check(read_run(run))} for run in runs[1:])
     changes = [f"Gone with it: {', '.join(sorted(before - after))}."] if before - after else []
     changes += [f"New with it: {', '.join(sorted(after - before))}."] if after - before else []
-    told([proof.sentence, "\n".join([*proof.notes, *changes]), compare_table(rows)])
+    print_parts([proof.sentence, "\n".join([*proof.notes, *changes]), compare_table(rows)])

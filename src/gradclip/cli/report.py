@@ -36,23 +36,23 @@ def _page(page: Path, run: Path) -> Path:
 
 
 def _write(run: Run, path: Path) -> None:
-    from gradclip.analysis.gathered import gather
-    from gradclip.checks import check
     from gradclip.cli.tables import plain
+    from gradclip.diagnosis.ranking import check
+    from gradclip.diagnosis.readings.run_data import read_run
     from gradclip.report.page import write
     from gradclip.report.run_page import run_page
 
-    gathered = gather(run)
-    page = run_page(gathered, check(gathered))
+    data = read_run(run)
+    page = run_page(data, check(data))
     console().print(f"{plain(page.verdict)}\n\nPage: {write(page, path)}", soft_wrap=True, markup=False)
 
 
 def _print(run: Run) -> None:
-    from gradclip.analysis.gathered import gather
-    from gradclip.checks import check
-    from gradclip.cli.tables import told
+    from gradclip.cli.tables import print_parts
+    from gradclip.diagnosis.ranking import check
+    from gradclip.diagnosis.readings.run_data import read_run
     from gradclip.report.run_text import MOST_LAYERS, run_text
 
     with run.snapshot():
-        findings = check(gather(run))
-        told(run_text(gather(run, MOST_LAYERS), findings))
+        findings = check(read_run(run))
+        print_parts(run_text(read_run(run, MOST_LAYERS), findings))

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperCommand
 
-from gradclip.cli.recipes import spelled
+from gradclip.cli.recipes import parsed_clip
 from gradclip.cli.terminal import fail
 
 __all__ = ["RunCommand", "run"]
@@ -39,10 +39,10 @@ def run(
     status: Status = True,
 ) -> None:
     """Run a training script as Python would, and record what its gradients do."""
-    from gradclip.watch.launch import Settings, command, environment
+    from gradclip.watch.start.launch import Settings, command, environment
 
     if clip is not None:
-        clip = spelled(clip)
+        clip = parsed_clip(clip)
     words = ["-m", module, *(arguments or [])] if module else list(arguments or [])
     if not words:
         fail("name a script: gradclip run train.py")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gradclip.cli.run_files import RunPath, opened
 
 if TYPE_CHECKING:
-    from gradclip.analysis.gathered import Gathered
+    from gradclip.diagnosis.readings.run_data import RunData
     from gradclip.report.table import Table
 
 __all__ = ["suggest"]
@@ -16,17 +16,17 @@ __all__ = ["suggest"]
 
 def suggest(run: RunPath = None) -> None:
     """Suggest a --clip for a run: thresholds and how many steps each would clip, the recipes that fit, and one of them."""
-    from gradclip.analysis.gathered import gather
-    from gradclip.cli.tables import told
+    from gradclip.cli.tables import print_parts
+    from gradclip.diagnosis.readings.run_data import read_run
 
     with opened(run) as found:
-        told(_parts(gather(found)))
+        print_parts(_parts(read_run(found)))
 
 
-def _parts(run: Gathered) -> Iterator[str | Table]:
-    from gradclip.analysis.advice import suggestion_of
-    from gradclip.report.choices import choice_table
+def _parts(run: RunData) -> Iterator[str | Table]:
+    from gradclip.diagnosis.advice.optimizer_suggestion import suggestion_of
     from gradclip.report.histogram import candidate_table
+    from gradclip.report.recipe_choices import choice_table
 
     if not run.optimizers:
         yield f"{run.title}: no step was recorded, so nothing can be suggested."

@@ -13,12 +13,12 @@ from gradclip.cli.terminal import console
 from gradclip.report.notice import Notice
 from gradclip.report.table import Table as PageTable
 
-__all__ = ["grouped", "plain", "printed", "told"]
+__all__ = ["plain", "print_parts", "rich_group", "rich_table"]
 
 STYLES = {"error": "bold red", "warning": "bold yellow"}
 
 
-def printed(table: PageTable) -> Group:
+def rich_table(table: PageTable) -> Group:
     """Lay out a table and its notes; names and numbers keep their lines, and headings wrap before they do."""
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     for i, name in enumerate(table.columns):
@@ -30,12 +30,12 @@ def printed(table: PageTable) -> Group:
     return Group(drawn, *(Text(plain(note)) for note in table.notes))
 
 
-def told(parts: Iterable[str | PageTable | Notice]) -> None:
+def print_parts(parts: Iterable[str | PageTable | Notice]) -> None:
     """Print sentences and tables, one after the other; names from outside are text, never markup or control codes."""
-    console().print(grouped(parts))
+    console().print(rich_group(parts))
 
 
-def grouped(parts: Iterable[str | PageTable | Notice]) -> Group:
+def rich_group(parts: Iterable[str | PageTable | Notice]) -> Group:
     """Lay out sentences, tables and notices, the first in bold."""
     shown: list[Text | Group] = []
     for place, part in enumerate(parts):
@@ -46,7 +46,7 @@ def grouped(parts: Iterable[str | PageTable | Notice]) -> Group:
         elif isinstance(part, Notice):
             shown.append(Text("\n").join(_noticed(part)))
         else:
-            shown += [Text(plain(part.caption), style="dim"), printed(part)]
+            shown += [Text(plain(part.caption), style="dim"), rich_table(part)]
     return Group(*shown)
 
 

@@ -22,13 +22,13 @@ Interval = Annotated[float, typer.Option(min=0.1, help="Seconds between two look
 
 def top(run: RunPath = None, once: Once = False, interval: Interval = 0.5) -> None:
     """Watch a run while it is written: step, loss, norm, clip rate, and the layers with the largest norms."""
-    from gradclip.cli.tables import told
+    from gradclip.cli.tables import print_parts
     from gradclip.cli.terminal import console
 
     with opened(run) as found:
         followers: dict[int, Follower] = {}
         if once or not console().is_terminal:
-            told(_look(found, followers))
+            print_parts(_screen(found, followers))
         else:
             _follow(found, followers, interval)
 
@@ -39,25 +39,25 @@ def _follow(run: Run, followers: dict[int, Follower], interval: float) -> None:
 
     from rich.live import Live
 
-    from gradclip.cli.tables import grouped
+    from gradclip.cli.tables import rich_group
     from gradclip.cli.terminal import console
 
     with contextlib.suppress(KeyboardInterrupt), Live(console=console(), auto_refresh=False) as live:
         while True:
             status = run.status
-            live.update(grouped(_look(run, followers)), refresh=True)
+            live.update(rich_group(_screen(run, followers)), refresh=True)
             if status != "running":
                 return
             time.sleep(interval)
 
 
-def _look(run: Run, followers: dict[int, Follower]) -> list[str | Table]:
+def _screen(run: Run, followers: dict[int, Follower]) -> list[str | Table]:
     from gradclip.report.live import Follower, frame
 
     title, status = str(run.meta.get("title") or run.path.stem), run.status
     parts: list[str | Table] = []
     for number in run.optimizers or (0,):
         follower = followers.setdefault(number, Follower(run, number))
-        follower.look()
+        follower.read_new()
         parts += frame(follower, status, f"{title}, optimizer {number}" if len(run.optimizers) > 1 else title)
     return parts

@@ -1,1 +1,1 @@
-"""One self-contained HTML page: charts from plain numbers, and the page around them. Knows no framework."""
+"""A run for its reader: one self-contained HTML page, or text for a terminal, from plain numbers. Knows no framework."""

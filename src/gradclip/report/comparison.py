@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gradclip.analysis.losses import late_loss
-from gradclip.analysis.words import number, percent
+from gradclip.diagnosis.formatting import number, percent
+from gradclip.diagnosis.readings.losses import final_loss
 from gradclip.report.charts import COLOURS, Chart, curves
 from gradclip.report.page import Page
 from gradclip.report.table import Table
@@ -36,9 +36,9 @@ class Compared:
         return self.steps.loss[~self.steps.missing["loss"]]
 
     @property
-    def late_loss(self) -> float:
+    def final_loss(self) -> float:
         """The mean loss of the last tenth of the steps; not finite where one of them is not."""
-        return late_loss(self.steps)
+        return final_loss(self.steps)
 
     @property
     def seconds(self) -> float:
@@ -76,15 +76,15 @@ def compare_page(found: Sequence[Compared], command: str) -> Page:
 
 def verdict(found: Sequence[Compared]) -> str:
     """Say which ended with the lowest loss, and whether any did not end well."""
-    ranked = sorted((one for one in found if math.isfinite(one.late_loss)), key=lambda one: one.late_loss)
-    lost = [one.name for one in found if len(one.losses) and not math.isfinite(one.late_loss)]
+    ranked = sorted((one for one in found if math.isfinite(one.final_loss)), key=lambda one: one.final_loss)
+    lost = [one.name for one in found if len(one.losses) and not math.isfinite(one.final_loss)]
     parts = []
     if len(ranked) > 1:
         best, *others = ranked
-        rest = ", ".join(f"{one.name} at {number(one.late_loss)}" for one in others)
-        parts.append(f"{best.name} ends with the lowest loss, {number(best.late_loss)} (mean of the last tenth), then {rest}")
+        rest = ", ".join(f"{one.name} at {number(one.final_loss)}" for one in others)
+        parts.append(f"{best.name} ends with the lowest loss, {number(best.final_loss)} (mean of the last tenth), then {rest}")
     elif ranked:
-        parts.append(f"{ranked[0].name} ends at a loss of {number(ranked[0].late_loss)} (mean of the last tenth)")
+        parts.append(f"{ranked[0].name} ends at a loss of {number(ranked[0].final_loss)} (mean of the last tenth)")
     if lost:
         parts.append(f"the loss of {', '.join(lost)} ends without a finite number")
     return f"{'; '.join(parts)}." if parts else "No loss was recorded in any of these runs."
@@ -98,14 +98,13 @@ def _told_apart(run: Run, title: str, place: int, runs: Sequence[Run]) -> str:
 def _row(one: Compared) -> tuple[str, ...]:
     steps = one.steps
     norms = steps.norm[np.isfinite(steps.norm)]
-    watched = int((~steps.missing["clipped"]).sum())
     return (
         one.name if one.status == "finished" else f"{one.name} ({one.status})",
         f"{len(steps):,}",
         number(float(one.losses[-1])) if len(one.losses) else "–",
-        number(one.late_loss) if len(one.losses) else "–",
+        number(one.final_loss) if len(one.losses) else "–",
         number(float(norms.max())) if len(norms) else "–",
-        percent(float(steps.clipped.sum()) / watched) if watched else "–",
+        percent(steps.clip_rate) if steps.clip_attempts else "–",
         f"{int(steps.skipped.sum()):,}",
         number(1000 * one.seconds) if math.isfinite(one.seconds) else "–",
     )

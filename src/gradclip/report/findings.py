@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from gradclip.checks.checking import LEADING
-from gradclip.checks.finding import Finding
+from gradclip.diagnosis.finding import Finding
+from gradclip.diagnosis.ranking import LEADING
 from gradclip.report.notice import Notice
 from gradclip.report.table import Table
 

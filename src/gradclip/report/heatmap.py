@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradclip.analysis.gathered import Layers
-from gradclip.analysis.grouping import common_prefix
-from gradclip.analysis.words import number, plural, short
+from gradclip.diagnosis.formatting import number, plural, shorten
+from gradclip.diagnosis.readings.layer_groups import common_prefix
+from gradclip.diagnosis.readings.run_data import Layers
 from gradclip.report.charts import Chart, text
 from gradclip.report.layer_table import layer_table
 from gradclip.runs import thin_matrix
@@ -78,7 +78,7 @@ def _figure(layers: Layers, at: NDArray[np.int64], norms: NDArray[Any], missing:
 def _labels(layers: Layers) -> list[str]:
     """The names without what all of them begin with, cut to fit."""
     names = [group.name for group in layers.groups]
-    return [text(short(name.removeprefix(common_prefix(names)))) for name in names]
+    return [text(shorten(name.removeprefix(common_prefix(names)))) for name in names]
 
 
 def _height(count: int) -> int:

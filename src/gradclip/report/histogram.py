@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradclip.analysis.candidates import Candidate, candidates, finite_norms
-from gradclip.analysis.words import number, percent, plural
+from gradclip.diagnosis.advice.threshold_candidates import Candidate, candidates, finite_norms
+from gradclip.diagnosis.formatting import number, percent, plural
 from gradclip.report.charts import COLOURS, MUTED, Chart, log_scale
 from gradclip.report.table import Table
 

@@ -7,8 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from gradclip.analysis.gathered import Layers
-from gradclip.analysis.words import number
+from gradclip.diagnosis.formatting import number
+from gradclip.diagnosis.readings.run_data import Layers
 from gradclip.report.table import Table
 
 __all__ = ["layer_table"]

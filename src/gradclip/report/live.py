@@ -1,4 +1,4 @@
-"""A run while it is written: what is new since the last look, and one screen of it."""
+"""A run while it is written: a follower that reads what is new, and one screen of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from gradclip.analysis.words import number, percent, plural, short
+from gradclip.diagnosis.formatting import number, percent, plural, shorten
 from gradclip.report.sparkline import sparkline
 from gradclip.report.table import Table
 from gradclip.runs import Run
@@ -25,7 +25,7 @@ WORST = 8
 
 @dataclass
 class Follower:
-    """One optimizer of a run that may still be written; :meth:`look` reads what is new.
+    """One optimizer of a run that may still be written; :meth:`read_new` reads what is new.
 
     Args:
         run: the run, open.
@@ -40,7 +40,7 @@ class Follower:
     norm: float = math.nan
     largest: float = math.nan
     seconds: float = 0.0
-    watched: int = 0
+    clip_attempts: int = 0
     clipped: int = 0
     skipped: int = 0
     bad: int = 0
@@ -50,7 +50,7 @@ class Follower:
     """The layers with the largest norms at the last step: name, norm, share of the squared norm."""
     _row: int | None = None
 
-    def look(self) -> None:
+    def read_new(self) -> None:
         """Take in the steps that were written since the last look."""
         new = self.run.steps(self.optimizer, after=self.step)
         if not len(new):
@@ -63,10 +63,10 @@ class Follower:
         self.norm = float(there[-1]) if len(there) else self.norm
         self.loss = self.losses[-1] if self.losses else self.loss
         self.largest = float(np.fmax(self.largest, np.max(there[np.isfinite(there)], initial=-math.inf)))
-        self.watched += int((~new.missing["clipped"]).sum())
+        self.clip_attempts += new.clip_attempts
         self.clipped += int(new.clipped.sum())
         self.skipped += int(new.skipped.sum())
-        self.bad += int(((new.nonfinite > 0) | (~new.missing["norm"] & ~np.isfinite(new.norm))).sum())
+        self.bad += int(new.bad.sum())
         self._look_at_layers()
 
     def _look_at_layers(self) -> None:
@@ -88,7 +88,7 @@ def frame(follower: Follower, status: str, title: str) -> list[str | Table]:
     lines = [
         f"loss     {number(follower.loss):>10}  {sparkline(follower.losses, 40)}",
         f"norm     {number(follower.norm):>10}  {sparkline(follower.norms, 40, log=True)}  at most {number(follower.largest)}",
-        f"clipped  {percent(follower.clipped / follower.watched) if follower.watched else '–':>10}",
+        f"clipped  {percent(follower.clipped / follower.clip_attempts) if follower.clip_attempts else '–':>10}",
     ]
     if follower.bad or follower.skipped:
         lines.append(f"{plural(follower.bad, 'step')} with a NaN or Inf, {follower.skipped:,} skipped")
@@ -106,7 +106,7 @@ def _worst(names: Sequence[str], norms: NDArray[np.float32], missing: NDArray[np
 def _layer_table(layers: Sequence[tuple[str, float, float]]) -> Table:
     rows = [
         (
-            short(name, 40),
+            shorten(name, 40),
             number(norm),
             f"{share:.1%}" if math.isfinite(share) else "–",
             "█" * round(20 * share) if share <= 1 else "×",

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradclip.analysis.gathered import Layers
-from gradclip.analysis.words import number
+from gradclip.diagnosis.formatting import number
+from gradclip.diagnosis.readings.run_data import Layers
 from gradclip.report.charts import MUTED, Chart, Line, curves
 from gradclip.report.table import Table
 from gradclip.report.timeline import thinned_line

@@ -7,26 +7,26 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from gradclip import __version__
-from gradclip.analysis.advice import suggestion_of
-from gradclip.analysis.gathered import Gathered, Optimizer
-from gradclip.analysis.verdict import verdict
-from gradclip.analysis.words import moment, number, percent
-from gradclip.checks.finding import Finding
+from gradclip.diagnosis.advice.optimizer_suggestion import suggestion_of
+from gradclip.diagnosis.finding import Finding
+from gradclip.diagnosis.formatting import local_time, number, percent
+from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
+from gradclip.diagnosis.run_verdict import verdict
 from gradclip.report import timeline
 from gradclip.report.charts import Chart
-from gradclip.report.choices import choice_table
+from gradclip.report.event_order import order_table
 from gradclip.report.findings import leading, others
 from gradclip.report.heatmap import heatmap
 from gradclip.report.histogram import candidate_table, histogram
-from gradclip.report.order import order_table
 from gradclip.report.page import Page, Section
 from gradclip.report.ratios import ratios
+from gradclip.report.recipe_choices import choice_table
 from gradclip.report.table import Table
 
 __all__ = ["overview", "rates_of", "run_page"]
 
 
-def run_page(run: Gathered, findings: Sequence[Finding] = ()) -> Page:
+def run_page(run: RunData, findings: Sequence[Finding] = ()) -> Page:
     """Lay out a run, and what is wrong with it, the gravest first."""
     several = len(run.optimizers) > 1
     tables = [table for table in (others(findings), overview(run)) if table is not None]
@@ -44,7 +44,7 @@ def run_page(run: Gathered, findings: Sequence[Finding] = ()) -> Page:
     )
 
 
-def overview(run: Gathered) -> Table:
+def overview(run: RunData) -> Table:
     """One row for each optimizer."""
     columns = (
         "optimizer",
@@ -61,7 +61,7 @@ def overview(run: Gathered) -> Table:
     return Table(f"Status: {run.status}", columns, [_row(optimizer) for optimizer in run.optimizers], frozenset(range(1, 10)))
 
 
-def _row(optimizer: Optimizer) -> tuple[str, ...]:
+def _row(optimizer: OptimizerRun) -> tuple[str, ...]:
     steps = optimizer.steps
     finite = optimizer.norms[np.isfinite(optimizer.norms)]
     losses = steps.loss[~steps.missing["loss"]]
@@ -72,14 +72,14 @@ def _row(optimizer: Optimizer) -> tuple[str, ...]:
         number(float(losses[-1])) if len(losses) else "–",
         number(float(np.median(finite))) if len(finite) else "–",
         number(float(finite.max())) if len(finite) else "–",
-        percent(optimizer.clip_rate) if optimizer.watched else "not clipped",
+        percent(optimizer.steps.clip_rate) if optimizer.steps.clip_attempts else "not clipped",
         f"{int(optimizer.bad.sum()):,}",
         f"{int(steps.skipped.sum()):,}",
         rates_of(optimizer),
     )
 
 
-def rates_of(optimizer: Optimizer) -> str:
+def rates_of(optimizer: OptimizerRun) -> str:
     """Say which learning rates an optimizer had."""
     rates = optimizer.rates[np.isfinite(optimizer.rates)]
     if not len(rates):
@@ -88,7 +88,7 @@ def rates_of(optimizer: Optimizer) -> str:
     return number(low) if low == high else f"{number(low)} to {number(high)}"
 
 
-def _sections(run: Gathered, optimizer: Optimizer) -> Iterator[Section]:
+def _sections(run: RunData, optimizer: OptimizerRun) -> Iterator[Section]:
     of = f"Optimizer {optimizer.number}: " if len(run.optimizers) > 1 else ""
     advice = suggestion_of(optimizer)
     thresholds = [histogram(optimizer.norms), candidate_table(optimizer.norms), choice_table(advice)]
@@ -104,12 +104,12 @@ def _sections(run: Gathered, optimizer: Optimizer) -> Iterator[Section]:
             yield Section(of + title if of else title.capitalize(), drawn, about)
 
 
-def _facts(run: Gathered) -> dict[str, str]:
+def _facts(run: RunData) -> dict[str, str]:
     meta = run.meta
     command = meta.get("command")
     facts = {
         "Run": str(run.path),
-        "Began": moment(meta.get("created")),
+        "Began": local_time(meta.get("created")),
         "Command": " ".join(map(str, command)) if isinstance(command, list) else "",
         "Clipped with": str(meta.get("clip") or ""),
         "Recording": str(meta.get("failure") or ""),

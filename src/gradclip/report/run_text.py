@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from gradclip.analysis.advice import suggestion_of
-from gradclip.analysis.gathered import Gathered, Optimizer
-from gradclip.analysis.grouping import common_prefix
-from gradclip.analysis.verdict import verdict
-from gradclip.analysis.words import number, plural, short
-from gradclip.checks.finding import Finding
+from gradclip.diagnosis.advice.optimizer_suggestion import suggestion_of
+from gradclip.diagnosis.finding import Finding
+from gradclip.diagnosis.formatting import number, plural, shorten
+from gradclip.diagnosis.readings.layer_groups import common_prefix
+from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
+from gradclip.diagnosis.run_verdict import verdict
+from gradclip.report.event_order import order_table
 from gradclip.report.findings import findings_text
 from gradclip.report.histogram import candidate_table
 from gradclip.report.layer_table import layer_table
 from gradclip.report.notice import Notice
-from gradclip.report.order import order_table
 from gradclip.report.ratios import middle_ratios
 from gradclip.report.run_page import rates_of
 from gradclip.report.sparkline import sparkline
@@ -30,11 +30,11 @@ NAME, WIDTH = 17, 10
 """Letters of a name, and of a sparkline."""
 
 
-def run_text(run: Gathered, findings: Sequence[Finding] = ()) -> Iterator[str | Table | Notice]:
+def run_text(run: RunData, findings: Sequence[Finding] = ()) -> Iterator[str | Table | Notice]:
     """Tell what happened in a run, in sentences and tables.
 
     Args:
-        run: gathered with at most ``MOST_LAYERS`` layers.
+        run: read with at most ``MOST_LAYERS`` layers.
         findings: what is wrong with it, the gravest first.
     """
     yield verdict(run)
@@ -47,12 +47,12 @@ def run_text(run: Gathered, findings: Sequence[Finding] = ()) -> Iterator[str | 
         yield order
 
 
-def _heading(optimizer: Optimizer, several: bool) -> str:
+def _heading(optimizer: OptimizerRun, several: bool) -> str:
     which = f"Optimizer {optimizer.number}: " if several else ""
     return f"{which}{plural(optimizer.tensors, 'tensor')}, learning rate {rates_of(optimizer)}"
 
 
-def _optimizer(optimizer: Optimizer) -> Iterator[str | Table]:
+def _optimizer(optimizer: OptimizerRun) -> Iterator[str | Table]:
     lines = (_line("loss", optimizer, False), _line("norm", optimizer, True))
     yield "\n".join(line for line in lines if line)
     if optimizer.layers.norms.size:
@@ -63,7 +63,7 @@ def _optimizer(optimizer: Optimizer) -> Iterator[str | Table]:
     yield "\n".join([advice.sentence, *advice.notes])
 
 
-def _line(name: str, optimizer: Optimizer, log: bool) -> str:
+def _line(name: str, optimizer: OptimizerRun, log: bool) -> str:
     values = getattr(optimizer.steps, name)[~optimizer.steps.missing[name]]
     if not len(values):
         return ""
@@ -71,7 +71,7 @@ def _line(name: str, optimizer: Optimizer, log: bool) -> str:
     return f"{name:5}{sparkline(values, 50, log=log)}  {ends}"
 
 
-def _layers(optimizer: Optimizer) -> Table:
+def _layers(optimizer: OptimizerRun) -> Table:
     """The page's table, with a picture and without what is hardly ever needed."""
     table = layer_table(optimizer.layers)
     ratios = middle_ratios(optimizer.ratios) or [math.nan] * len(table.rows)
@@ -80,7 +80,7 @@ def _layers(optimizer: Optimizer) -> Table:
     for i, (name, _, *numbers, _bad) in enumerate(table.rows):
         values = optimizer.layers.norms[~optimizer.layers.missing[:, i], i]
         ratio = number(ratios[i]) if math.isfinite(ratios[i]) else "–"
-        rows.append((short(name.removeprefix(shared), NAME), *numbers, ratio, sparkline(values, WIDTH, log=True)))
+        rows.append((shorten(name.removeprefix(shared), NAME), *numbers, ratio, sparkline(values, WIDTH, log=True)))
     columns = ("layer", *table.columns[2:-1], "ratio", "trend")
     begin = [f"All names begin with {shared}"] if shared else []
     return Table(table.caption, columns, rows, frozenset(range(1, 7)), [*begin, *table.notes, ENDS])

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradclip.analysis.gathered import Optimizer
-from gradclip.analysis.words import number, percent, plural
+from gradclip.diagnosis.formatting import number, percent, plural
+from gradclip.diagnosis.readings.run_data import OptimizerRun
 from gradclip.report.charts import COLOURS, MUTED, Chart, Line, curves, text
 from gradclip.report.table import Table
 from gradclip.runs import thin
@@ -30,7 +30,7 @@ BAD, SKIPPED = "#d6336c", "#b08a1e"
 Floats = NDArray[np.float64]
 
 
-def loss(optimizer: Optimizer) -> Chart | None:
+def loss(optimizer: OptimizerRun) -> Chart | None:
     """Draw the loss; None where none was recorded."""
     steps = optimizer.steps
     there = ~steps.missing["loss"]
@@ -45,13 +45,13 @@ def loss(optimizer: Optimizer) -> Chart | None:
     return replace(curves("Loss", see, lines, y="loss"), numbers=_numbers("Loss", [("loss", values)]))
 
 
-def norms(optimizer: Optimizer) -> Chart | None:
+def norms(optimizer: OptimizerRun) -> Chart | None:
     """Draw the norm before and after clipping, the threshold, and where steps were skipped or not finite."""
     steps = optimizer.steps
     there = ~steps.missing["norm"]
     if not there.any():
         return None
-    clipped = bool(optimizer.watched)
+    clipped = bool(optimizer.steps.clip_attempts)
     kept = np.where(steps.skipped, np.nan, steps.clipped_norm)
     lines = [thinned_line("before clipping" if clipped else "gradient norm", steps.step, steps.norm, faint=clipped)]
     shown = [("before clipping" if clipped else "gradient norm", steps.norm[there])]
@@ -67,7 +67,7 @@ def norms(optimizer: Optimizer) -> Chart | None:
     return replace(chart, numbers=_numbers("Gradient norm", shown))
 
 
-def rates(optimizer: Optimizer) -> Chart | None:
+def rates(optimizer: OptimizerRun) -> Chart | None:
     """Draw the learning rates; None where they never change."""
     at, rates = optimizer.rate_steps, optimizer.rates
     if not rates.size or (np.nanmax(rates, axis=0) == np.nanmin(rates, axis=0)).all():
@@ -80,7 +80,7 @@ def rates(optimizer: Optimizer) -> Chart | None:
     return replace(curves("Learning rate", see, lines[: len(COLOURS)], y="learning rate", log=False), wide=False)
 
 
-def scale(optimizer: Optimizer) -> Chart | None:
+def scale(optimizer: OptimizerRun) -> Chart | None:
     """Draw the scale of mixed precision; None without one."""
     there = ~optimizer.steps.missing["amp_scale"]
     if not there.any():
@@ -125,10 +125,11 @@ def _see_loss(values: Floats, window: int) -> str:
     return see + (" The steps themselves stand behind the mean." if window > 1 else "")
 
 
-def _see_norms(optimizer: Optimizer) -> str:
+def _see_norms(optimizer: OptimizerRun) -> str:
     parts = []
-    if optimizer.watched:
-        parts.append(f"Clipping changed {percent(optimizer.clip_rate)} of {plural(optimizer.watched, 'step')} at which it ran.")
+    ran, rate = optimizer.steps.clip_attempts, optimizer.steps.clip_rate
+    if ran:
+        parts.append(f"Clipping changed {percent(rate)} of {plural(ran, 'step')} at which it ran.")
     else:
         parts.append("Nothing was clipped, so there is one line.")
     bad, skipped = int(optimizer.bad.sum()), int(optimizer.steps.skipped.sum())
@@ -137,7 +138,7 @@ def _see_norms(optimizer: Optimizer) -> str:
     return " ".join(parts)
 
 
-def _marks(optimizer: Optimizer, foot: float) -> list[dict[str, Any]]:
+def _marks(optimizer: OptimizerRun, foot: float) -> list[dict[str, Any]]:
     """Marks at the foot of the chart, where neither a line nor its gap can say why."""
     steps = optimizer.steps
     kinds = (("skipped", steps.skipped, "triangle-up-open", 15, SKIPPED), ("NaN or Inf", optimizer.bad, "x", 7, BAD))

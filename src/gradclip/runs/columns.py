@@ -47,6 +47,21 @@ class Steps:
     def __len__(self) -> int:
         return len(self.step)
 
+    @property
+    def bad(self) -> NDArray[np.bool_]:
+        """Where the gradients held a NaN or Inf."""
+        return (self.nonfinite > 0) | (~self.missing["norm"] & ~np.isfinite(self.norm))
+
+    @property
+    def clip_attempts(self) -> int:
+        """How many steps some clipping ran at."""
+        return int((~self.missing["clipped"]).sum())
+
+    @property
+    def clip_rate(self) -> float:
+        """The share of these that were changed by it; 0 where none ran."""
+        return float(self.clipped.sum()) / self.clip_attempts if self.clip_attempts else 0.0
+
     def columns(self) -> dict[str, NDArray[Any]]:
         """Return the arrays by name, without ``missing``."""
         return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "missing"}

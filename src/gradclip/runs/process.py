@@ -15,7 +15,7 @@ import numpy as np
 
 from gradclip.runs.schema import VERSION
 
-__all__ = ["status_of", "surroundings"]
+__all__ = ["ending_of", "status_of", "surroundings"]
 
 HEARTBEAT: Final = 5.0
 """Seconds between two signs of life, also when no step ends."""
@@ -40,6 +40,11 @@ def surroundings() -> dict[str, Any]:
         "platform": platform.platform(),
         "numpy": np.__version__,
     }
+
+
+def ending_of(error: type[BaseException] | None) -> str:
+    """Return the status of a run that an exception ended, or none: ``finished``, ``crashed`` or ``interrupted``."""
+    return "finished" if error is None else "interrupted" if issubclass(error, KeyboardInterrupt) else "crashed"
 
 
 def status_of(meta: Mapping[str, Any], now: float) -> str:

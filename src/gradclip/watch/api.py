@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from gradclip.runs.process import ending_of
 from gradclip.runs.writer import RunWriter
-from gradclip.watch.patches import Patches
-from gradclip.watch.recorder import Recorder
-from gradclip.watch.session import Session
+from gradclip.watch.messages import print_messages
+from gradclip.watch.observe.patches import Patches
+from gradclip.watch.observe.session import Session
+from gradclip.watch.record.recorder import Recorder
 
 __all__ = ["Recording", "record"]
 
@@ -75,8 +77,7 @@ class Recording:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        ended = "finished" if kind is None else "interrupted" if issubclass(kind, KeyboardInterrupt) else "crashed"
-        self.close(ended)
+        self.close(ending_of(kind))
 
     def __repr__(self) -> str:
         return f"Recording({str(self.path)!r}, {'recording' if self._open else 'closed'})"
@@ -141,7 +142,7 @@ def record(
 
 def writer_warning(sentence: str) -> None:
     """Say on standard error what went wrong; training goes on."""
-    print(f"gradclip: {sentence}", file=sys.stderr, flush=True)
+    print_messages([sentence], sys.stderr)
 
 
 def _checked(model: Any, optimizer: Any, every: int) -> Sequence[torch.optim.Optimizer]:

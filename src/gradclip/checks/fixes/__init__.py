@@ -1,1 +1,0 @@
-"""What the checks advise, as code with this run's own numbers."""

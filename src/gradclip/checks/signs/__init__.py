@@ -1,1 +1,0 @@
-"""What the checks look for in numbers and calls, each shared by several of them: outliers, harm, falls, clippings."""

@@ -1,0 +1,56 @@
+"""Gradients are reset between ``backward()`` and the step, so the step has none.
+
+Why it is bad:
+    ``optimizer.step()`` skips parameters without a gradient, and moves by nothing (but momentum and weight decay) on zeros.
+    The loss is computed, ``backward()`` is paid for, and the model does not learn; nothing raises an error.
+
+How it is detected:
+    In at least half of the steps ``zero_grad()`` was called after the last ``backward()`` and before the step, and the
+    gradient norm that the step found was 0.
+
+Wrong:
+    loss.backward()
+    optimizer.zero_grad()
+    optimizer.step()
+
+Right:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+References:
+    - https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.zero_grad.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gradclip.diagnosis.finding import Symptom
+from gradclip.diagnosis.formatting import percent
+from gradclip.diagnosis.readings.event_order import Order, call_site_of
+from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
+from gradclip.diagnosis.signals.clip_events import conclusive_orders, value_at
+from gradclip.diagnosis.signals.step_share import share_of_steps
+
+FIX = """\
+optimizer.zero_grad()  # before backward(), or after the step
+loss.backward()
+optimizer.step()"""
+
+
+def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
+    """Detect steps whose gradients were thrown away."""
+    orders = conclusive_orders(run, optimizer)
+    what = "share of steps reset between backward() and the step"
+    share = share_of_steps(what, orders, lambda order: _is_reset(order) and value_at(optimizer, "norm", order.step) == 0)
+    if share is None:
+        return
+    sentence = f"Gradients are reset between backward() and the step at {percent(share.value)} of steps: the norm there is 0."
+    yield Symptom("error", sentence, (share,), FIX, "certain", call_site_of(run, "zero_grad"))
+
+
+def _is_reset(order: Order) -> bool:
+    """Whether ``zero_grad`` is the later one of the last two: it, and ``backward``."""
+    decisive = [kind for kind in order.kinds if kind in ("zero_grad", "backward")]
+    return "backward" in decisive and decisive[-1] == "zero_grad"

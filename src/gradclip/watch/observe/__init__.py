@@ -1,0 +1,1 @@
+"""Around PyTorch's own calls: patches, and the session that makes steps of them."""

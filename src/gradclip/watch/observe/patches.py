@@ -1,0 +1,210 @@
+"""Put the watching around PyTorch's own functions, and take it away again.
+
+Every original is called with the very arguments the script gave, so the script's numbers stay what they were. What the
+watching itself does wrong is caught, said once, and ends the watching, never the training.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import types
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+import gradclip.torch as own
+from gradclip.torch import Clipper
+from gradclip.watch.observe.call_wrapper import Call, wrapper
+from gradclip.watch.observe.replace_clipping import ReplaceClipping
+from gradclip.watch.observe.session import Session
+
+__all__ = ["Patches"]
+
+Result = TypeVar("Result")
+Step = Callable[[Call], object]
+
+
+class Patches:
+    """Watch through a session until :meth:`remove`.
+
+    Args:
+        session: is told of every call.
+        replacement: the clipping that is done in place of the script's own, if any.
+        on_failure: is given one sentence if the watching has to stop.
+    """
+
+    def __init__(self, session: Session, replacement: ReplaceClipping | None, on_failure: Callable[[str], object]) -> None:
+        self._session, self._replacement, self._on_failure = session, replacement, on_failure
+        self._pid = os.getpid()
+        self._live = True
+        self._undo: list[Callable[[], object]] = []
+        self._install()
+
+    def remove(self) -> None:
+        """Put everything back as it was; may be called twice."""
+        self._live = False
+        while self._undo:
+            self._undo.pop()()
+        if self._replacement is not None:
+            self._replacement.detach()
+
+    def _install(self) -> None:
+        scaler = torch.amp.grad_scaler.GradScaler
+        self._undo += [
+            register_optimizer_step_pre_hook(self._before_step).remove,
+            register_optimizer_step_post_hook(self._after_step).remove,
+        ]
+        self._wrap(torch.autograd, "backward", self._before_backward, self._after_backward)
+        self._wrap(torch.optim.Optimizer, "_patch_step_function", self._optimizer_made)  # first thing __init__ does
+        self._wrap(torch.optim.Optimizer, "zero_grad", self._optimizer_zero_grad)
+        self._wrap(torch.nn.Module, "zero_grad", self._module_zero_grad)
+        self._wrap(scaler, "scale", _nothing, self._scaled)
+        self._wrap(scaler, "unscale_", _nothing, self._unscaled)
+        self._wrap(scaler, "step", self._before_scaler_step, self._after_scaler_step)
+        self._wrap(Clipper, "clip_", self._before_own_clip, self._after_own_clip)
+        names = ("clip_grad_norm_", "clip_grad_value_")
+        self._wrap_everywhere([getattr(module, name) for module in (torch.nn.utils, own) for name in names])
+
+    def _wrap(self, owner: Any, name: str, before: Step, after: Step | None = None) -> None:
+        original = vars(owner)[name]
+        setattr(owner, name, wrapper(original, before, after))
+        self._undo.append(lambda: setattr(owner, name, original))
+
+    def _wrap_everywhere(self, functions: Iterable[Callable[..., Any]]) -> None:
+        """Wrap functions in every module that has imported them by name."""
+        around = ((f, partial(self._before_clip, f.__name__), partial(self._after_clip, f.__name__)) for f in functions)
+        wrapped = {id(f): (f, wrapper(f, before, after)) for f, before, after in around}
+        for module in [m for m in list(sys.modules.values()) if type(m) is types.ModuleType]:
+            for name, value in list(vars(module).items()):
+                original, wrapping = wrapped.get(id(value), (None, None))
+                if original is not None and value is original:
+                    setattr(module, name, wrapping)
+                    self._undo.append(partial(setattr, module, name, original))
+
+    def _watching(self) -> bool:
+        """Not while a compiler traces through, and not in a forked child."""
+        return not torch.compiler.is_compiling() and self._live and os.getpid() == self._pid
+
+    def _notify(self, method: Callable[..., Result], *args: Any) -> Result | None:
+        """Tell the session something; what goes wrong there ends the watching alone."""
+        if not self._watching():
+            return None
+        try:
+            with torch.no_grad():
+                return method(*args)
+        except Exception as error:
+            self._live = False
+            self._on_failure(f"watching stopped, training goes on: {type(error).__name__}: {error}")
+            return None
+
+    # Around PyTorch's functions --------------------------------------------------------------------------------------
+
+    def _before_backward(self, call: Call) -> None:
+        tensors = call.argument(0, "tensors")
+        first = tensors[0] if isinstance(tensors, (list, tuple)) and tensors else tensors
+        if isinstance(first, Tensor):
+            self._notify(self._session.before_backward, first)
+
+    def _after_backward(self, call: Call) -> None:
+        self._notify(self._session.after_backward)
+        by_hand = self._session.manual
+        if self._replacement is not None and by_hand.under_way and by_hand.stream is not None and self._watching():
+            self._replacement.clip_by_hand(by_hand.stream)
+
+    def _optimizer_made(self, call: Call) -> None:
+        self._notify(self._session.optimizer_made, call.args[0])
+
+    def _optimizer_zero_grad(self, call: Call) -> None:
+        self._notify(self._session.zero_grad, call.args[0])
+
+    def _module_zero_grad(self, call: Call) -> None:
+        self._notify(self._session.zero_grad)
+
+    def _scaled(self, call: Call) -> None:
+        self._notify(self._session.scaled, call.argument(1, "outputs"), call.result)
+
+    def _unscaled(self, call: Call) -> None:
+        if call.args[0].is_enabled():
+            self._notify(self._session.unscaled, call.argument(1, "optimizer"), call.args[0]._scale)
+
+    def _before_scaler_step(self, call: Call) -> None:
+        if call.args[0].is_enabled():
+            call.note = self._notify(self._session.before_scaler_step, call.argument(1, "optimizer"), call.args[0]._scale)
+
+    def _after_scaler_step(self, call: Call) -> None:
+        if call.note is not None:
+            self._notify(self._session.after_scaler_step, call.argument(1, "optimizer"), call.note)
+
+    def _before_clip(self, name: str, call: Call) -> None:
+        if not self._watching():
+            return
+        call.note = self._notify(_listed, call)
+        if call.note is None:
+            return
+        if self._replacement is not None:
+            self._replacement.leave_out(name, call)
+        else:
+            self._notify(self._session.before_clip, call.note)
+
+    def _after_clip(self, name: str, call: Call) -> None:
+        if call.note is None:
+            return
+        bound = call.argument(1, "clip_value" if "value" in name else "max_norm")
+        order = 2.0 if "value" in name else call.argument(2, "norm_type", 2.0)
+        kind = name if order == 2 else f"{name} norm_type={order}"
+        kind += " max_norm=inf" if isinstance(bound, float) and bound == math.inf else ""  # it measures, no more
+        self._notify(self._session.after_clip, call.note, kind, bound if isinstance(bound, Tensor) else float(bound))
+
+    def _before_own_clip(self, call: Call) -> None:
+        clipper = call.args[0]
+        if self._watching() and self._replacement is not None and self._replacement.measures_only(call):
+            return
+        self._notify(self._session.before_clip, clipper.parameters)
+
+    def _after_own_clip(self, call: Call) -> None:
+        clipper, result = call.args[0], call.result
+        limits = result.limits
+        limit = float(limits) if isinstance(limits, (int, float)) else limits if limits.numel() == 1 else None
+        self._notify(self._session.after_clip, clipper.parameters, str(clipper.clipping), limit, result)
+
+    def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        self._notify(self._session.before_step, optimizer, closure is not None)
+        if self._replacement is not None and self._watching():
+            self._replacement.clip_steps_of(optimizer)
+        if closure is None or not callable(closure) or not self._watching():
+            return None
+        watched = wrapper(
+            closure,
+            lambda call: self._notify(self._session.before_evaluation, optimizer),
+            lambda call: self._notify(self._session.after_evaluation, optimizer),
+        )
+        return ((args[0], watched, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": watched})
+
+    def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        self._notify(self._session.after_step, optimizer)
+
+
+def _nothing(call: Call) -> None:
+    pass
+
+
+def _listed(call: Call) -> list[Tensor] | None:
+    """Return the tensors that a clipping call is given; an iterator, which can be read once, is given on as a new one."""
+    parameters = call.argument(0, "parameters")
+    if isinstance(parameters, Tensor):
+        return [parameters]
+    if not isinstance(parameters, Iterable):
+        return None
+    listed = list(parameters)
+    if iter(parameters) is parameters:
+        again = (p for p in listed)  # still a generator: torch warns of an empty one
+        call.args = (again, *call.args[1:]) if call.args else ()
+        call.kwargs = call.kwargs if call.args else {**call.kwargs, "parameters": again}
+    return [p for p in listed if isinstance(p, Tensor)]

@@ -1,0 +1,66 @@
+"""Run a recorded script once more, as it was started, with another clipping or with the same."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gradclip.runs import list_runs
+from gradclip.watch.start.launch import Settings, environment
+
+__all__ = ["RerunError", "command_of", "rerun"]
+
+
+class RerunError(RuntimeError):
+    """A recorded script cannot be run again; says why."""
+
+
+def command_of(meta: Mapping[str, Any]) -> list[str]:
+    """Return the command line a run was started with.
+
+    Raises:
+        RerunError: the run was not recorded by ``gradclip run``, or its script or folder is not there.
+    """
+    command, cwd = meta.get("command"), meta.get("cwd")
+    if not meta.get("watched") or not isinstance(command, list) or not isinstance(cwd, str):
+        raise RerunError("only what gradclip run has recorded can be run again: start it with gradclip run train.py")
+    if not os.path.isdir(cwd):
+        raise RerunError(f"the folder it was started in is gone: {cwd}")
+    return [str(word) for word in command]
+
+
+def rerun(meta: Mapping[str, Any], folder: Path, clip: str | None) -> Path:
+    """Run a recorded script again under watch and wait for its end.
+
+    What the script prints is not shown; what it writes, it writes again.
+
+    Args:
+        meta: what is noted of the recorded run.
+        folder: a folder of its own for the new run.
+        clip: a recipe that takes the place of the script's own clipping; None leaves the script as it is.
+
+    Returns:
+        The new run file; whether the script ended well is in it.
+
+    Raises:
+        RerunError: the script cannot be started, or recorded no step.
+    """
+    command = command_of(meta)
+    title, every = str(meta.get("title") or "script"), int(meta.get("every") or 1)
+    settings = Settings(title, clip, every, folder=str(folder.absolute()), report=False, status=False)
+    try:
+        done = subprocess.run(
+            command, cwd=meta["cwd"], env=environment(settings), stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, check=False,
+        )  # fmt: skip
+    except OSError as error:
+        raise RerunError(f"{command[0]} cannot be started: {error.strerror or error}") from error
+    runs = [run for run in list_runs(folder) if not run.problem] if folder.is_dir() else []
+    if not runs:
+        said = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("gradclip:")]
+        reason = said[-1] if said else "it printed no error"
+        raise RerunError(f"run again, the script recorded no step (exit code {done.returncode}): {reason}")
+    return runs[0].path
