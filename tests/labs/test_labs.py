@@ -102,8 +102,8 @@ def test_a_run_that_diverges_stops_and_says_so():
 def test_a_run_that_its_clipper_stops_keeps_what_it_recorded():
     lab = load("lstm")
 
-    def train(arm, steps, seed, curves):
-        lab.train(arm, 2, seed, curves)
+    def train(arm, steps, seed):
+        yield from lab.train(arm, 2, seed)
         raise NonFiniteGradientError(["w"])
 
     (run,) = runs(replace(lab, train=train), [lab.arms[0]])
@@ -124,9 +124,9 @@ def test_the_callers_randomness_and_threads_are_left_alone():
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_progress_reports_the_end_of_every_arm():
+def test_progress_reports_the_end_of_every_arm(tmp_path):
     lab, ticks = load("lstm"), []
-    run_arms(lab, lab.arms, steps=3, seed=0, jobs=1, report=ticks.append)
+    run_arms(lab, lab.arms, steps=3, seed=0, jobs=1, report=ticks.append, out=tmp_path)
     assert [(tick.arm, tick.step) for tick in ticks if tick.done] == [(0, 3), (1, 3)]
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradclip.report import charts
-from gradclip.report.charts import MOST_POINTS, Line, curves, norms
+from gradclip.report.charts import MOST_POINTS, Line, curves
 
 
 def drawn(values, log=False):
@@ -78,28 +78,6 @@ def test_a_gap_is_a_gap_and_marked_before_it():
     assert marks["name"] == "a: no finite value after this"
 
 
-def test_norms_show_before_after_and_the_threshold():
-    chart = norms("t", "s", [3.0, 0.5], [1.0, 0.5], [1.0, 1.0])
-    assert [(trace["name"], trace["y"]) for trace in chart.figure["data"]] == [
-        ("before clipping", [3.0, 0.5]), ("after clipping", [1.0, 0.5]), ("threshold", [1.0, 1.0]),
-    ]  # fmt: skip
-    assert chart.figure["layout"]["yaxis"]["type"] == "log"
-
-
-def test_a_run_without_clipping_has_no_line_after_and_no_threshold():
-    chart = norms("t", "s", [3.0, 0.5], None, [math.inf, math.inf])
-    assert [trace["name"] for trace in chart.figure["data"]] == ["not clipped"]
-
-
-def test_charts_side_by_side_share_their_range():
-    mine, other = [3.0, 0.5], [1000.0]
-    a, b = norms("t", "s", mine, None, beside=mine + other), norms("t", "s", other, None, beside=mine + other)
-    low, high = a.figure["layout"]["yaxis"]["range"]
-    assert b.figure["layout"]["yaxis"]["range"] == [low, high]
-    assert low < math.log10(0.5)
-    assert high > 3
-
-
 def test_smoothing_draws_the_steps_behind_their_mean():
     chart = curves("t", "s", [Line("a", [1.0, 3.0, 5.0, 7.0])], y="y", smooth=2)
     steps, mean = chart.figure["data"]
@@ -109,5 +87,5 @@ def test_smoothing_draws_the_steps_behind_their_mean():
 
 @pytest.mark.parametrize("values", [[], [math.nan, math.inf], [0.0, 0.0], [1e-300, 1e300], [2.0]])
 def test_plotly_accepts_every_figure(values):
-    for chart in (norms("t", "s", values, values, values), curves("t", "s", [Line("a", values)], y="y", smooth=2)):
-        go.Figure(chart.figure)
+    for log in (True, False):
+        go.Figure(curves("t", "s", [Line("a", values)], y="y", log=log, smooth=2).figure)

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from gradclip.report.charts import Chart, Line, curves, norms
+from gradclip.report.charts import Chart, Line, curves
 from gradclip.report.page import Page, Table, render, write
 
 NASTY = "<script>alert(1)</script><!-- </script> <b onclick='x'>\"&amp;"
@@ -47,7 +47,7 @@ class Reader(HTMLParser):
 def page(name="w"):
     charts = [
         curves(name, name, [Line(name, [1.0, math.nan, 3.0])], y=name),
-        norms(name, name, [3.0, 4.0], [1.0, 1.0], [1.0, 1.0]),
+        curves(name, name, [Line(name, values) for values in ([3.0, 4.0], [1.0, 1.0], [1.0, 1.0])], y=name, log=True),
     ]
     table = Table(name, (name, "n"), [(name, "1")], frozenset({1}), [name])
     return Page(name, name, about=name, tables=[table], charts=charts, facts={name: name})

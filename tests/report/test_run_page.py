@@ -110,6 +110,33 @@ def test_the_table_of_layers(file):
     assert table.rows[1] == ("w1", "1", "100", "100", "1,000", "0", "49.8%", "0")
 
 
+def test_norms_show_before_after_and_the_threshold(file):
+    chart = norms(read(recorded(file, [[3.0], [0.5]], threshold=1.0)).optimizers[0])
+    assert [(trace["name"], trace["y"]) for trace in chart.figure["data"]] == [
+        ("before clipping", [3.0, 0.5]), ("after clipping", [1.0, 0.5]), ("threshold", [1.0, 1.0]),
+    ]  # fmt: skip
+    assert chart.figure["layout"]["yaxis"]["type"] == "log"
+    assert "The largest norm before clipping was 3, 1.71 times the median." in chart.see
+
+
+def test_a_run_without_clipping_has_no_line_after_and_no_threshold(file):
+    chart = norms(read(recorded(file, [[3.0], [0.5]])).optimizers[0])
+    assert [trace["name"] for trace in chart.figure["data"]] == ["gradient norm"]
+
+
+def test_charts_side_by_side_share_their_range(tmp_path):
+    mine, other = [3.0, 0.5], [1000.0, NAN]
+    files = (recorded(tmp_path / f"{rows[0]}.gradclip", [[norm] for norm in rows]) for rows in (mine, other))
+    a, b = (norms(read(file).optimizers[0], beside=mine + other) for file in files)
+    low, high = a.figure["layout"]["yaxis"]["range"]
+    assert b.figure["layout"]["yaxis"]["range"] == [low, high]
+    assert low < math.log10(0.5)
+    assert high > 3
+    assert not a.wide
+    (marks,) = (trace for trace in b.figure["data"] if trace["mode"] == "markers")
+    assert marks["y"] == [10**low]
+
+
 def test_marks_where_steps_were_skipped_or_not_finite(file):
     rows = [[1.0]] * 10
     rows[4] = [NAN]

@@ -45,7 +45,7 @@ def recording(tmp_path):
     started = []
 
     def start(*args, **options):
-        started.append(record(*args, out=tmp_path / "runs", **options))
+        started.append(record(*args, **{"out": tmp_path / "runs", **options}))
         return started[-1]
 
     yield start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import types
 
@@ -63,6 +64,31 @@ def test_flushed_steps_are_in_the_file(recording):
     with Run.open(running.path) as run:
         assert run.status == "running"
         assert run.tensor_matrix("norm", 0).matrix.shape == (3, 4)
+
+
+def test_the_norm_of_the_last_step(recording):
+    model = torch.nn.Linear(2, 1, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    running = recording(model, optimizer)
+    assert math.isnan(running.norm)
+    model(torch.tensor([[3.0, 4.0]])).sum().backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    running.flush()
+    assert running.norm == 5.0
+
+
+def test_a_file_may_be_named_and_is_replaced(tmp_path, recording):
+    path = tmp_path / "made" / "baseline.gradclip"
+    for steps in (3, 2):
+        model = net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        running = recording(model, optimizer, out=path)
+        train(model, optimizer, steps)
+        running.close()
+        assert running.path == path
+        assert len(steps_of(path)) == steps
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_flushing_a_closed_recording_does_nothing(recording):

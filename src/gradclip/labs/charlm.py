@@ -16,6 +16,7 @@ Guessing every character alike costs log2(103) = 6.7 bits; a score above that is
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pydoc_data.topics import topics
 
 import torch
@@ -23,7 +24,7 @@ import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor, nn
 
 from gradclip import attach
-from gradclip.labs.lab import Arm, Curves, Lab, last_mean, number
+from gradclip.labs.lab import Arm, Curves, Lab, Values, last_mean, number
 
 HIDDEN, LENGTH, BATCH = 128, 64, 32
 
@@ -67,22 +68,22 @@ class CharModel(nn.Module):
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def train(arm: Arm, steps: int, seed: int, curves: Curves) -> None:
+def train(arm: Arm, steps: int, seed: int) -> Iterator[Values]:
     """Train one arm; its weights and its batches depend on the seed alone, so that all arms see the same."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     data = encoded()
     model = CharModel(arm.model)
     optimizer = torch.optim.SGD(model.parameters(), lr=arm.lr)
-    handle = attach(optimizer, arm.clip, parameters=model)
+    if arm.clips:
+        attach(optimizer, arm.clip, parameters=model)
     for _ in range(steps):
         characters, following = batch(data, generator)
         loss = F.cross_entropy(model(characters).flatten(0, 1), following.flatten())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()  # clips inside
-        if not curves.record(loss.item(), handle.result):
-            break
+        yield {"loss": loss.item()}
 
 
 # --- arms and score ---------------------------------------------------------------------------------------------------

@@ -14,13 +14,13 @@ What to look at:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from gradclip import clip_
-from gradclip.labs.lab import Arm, Curves, Lab, number
+from gradclip.labs.lab import Arm, Curves, Lab, Values, number
 from gradclip.labs.pictures import Path, surface
 from gradclip.report.charts import COLOURS, Chart
 
@@ -42,7 +42,7 @@ def loss(w: Tensor, b: Tensor) -> Tensor:
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def train(arm: Arm, steps: int, seed: int, curves: Curves) -> None:
+def train(arm: Arm, steps: int, seed: int) -> Iterator[Values]:
     """Follow the gradient from the same place; nothing here is random, so the seed changes nothing."""
     weights = nn.ParameterDict({name: torch.tensor(at, dtype=torch.float64) for name, at in zip("wb", START, strict=True)})
     optimizer = torch.optim.SGD(weights.parameters(), lr=arm.lr)
@@ -51,11 +51,11 @@ def train(arm: Arm, steps: int, seed: int, curves: Curves) -> None:
         error = loss(weights["w"], weights["b"])
         optimizer.zero_grad()
         error.backward()
-        result = clip_(weights, arm.clip)
+        if arm.clips:
+            clip_(weights, arm.clip)
         optimizer.step()
         w, b = place(weights)
-        if not curves.record(error.item(), result, {"w": w, "b": b, "step length": math.dist(before, (w, b))}):
-            break
+        yield {"loss": error.item(), "w": w, "b": b, "step length": math.dist(before, (w, b))}
 
 
 def place(weights: nn.ParameterDict) -> tuple[float, float]:

@@ -16,15 +16,15 @@ What to look at:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor, nn
 
-from gradclip import clip_
-from gradclip.labs.lab import Arm, Curves, Lab, last_mean, number
+from gradclip import clip_, tensor_norms
+from gradclip.labs.lab import Arm, Curves, Lab, Values, last_mean, number
 from gradclip.labs.pictures import listed
 from gradclip.report.charts import COLOURS, Chart, Line, curves
 
@@ -70,28 +70,32 @@ def decay(model: nn.Module, lr: float) -> None:
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def train(arm: Arm, steps: int, seed: int, curves: Curves) -> None:
-    """Train twins; recorded are the loss and the gradient of the one with L2, and how far the other is from it."""
+def train(arm: Arm, steps: int, seed: int) -> Iterator[Values]:
+    """Train twins, one after the other; their steps are those of two optimizers in one run."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     teacher = torch.randn(INPUTS, 1, generator=generator, dtype=torch.float64)
     one, other = small(), small()
     other.load_state_dict(one.state_dict())
-    optimizers = [OPTIMIZERS[arm.model](twin.parameters(), arm.lr) for twin in (one, other)]
+    first, second = (OPTIMIZERS[arm.model](twin.parameters(), arm.lr) for twin in (one, other))
     for _ in range(steps):
         points, values = batch(teacher, generator)
-        for optimizer in optimizers:
-            optimizer.zero_grad()
         error = F.mse_loss(one(points), values)
-        (error + penalty(one)).backward()
+        first.zero_grad()
+        torch.autograd.backward([error, penalty(one)])
+        if arm.clips:
+            clip_(one, arm.clip)
+        first.step()
+
+        second.zero_grad()
         F.mse_loss(other(points), values).backward()
-        seen, unseen = clip_(one, arm.clip), clip_(other, arm.clip)
+        norm = math.hypot(*tensor_norms(other).values())
+        if arm.clips:
+            clip_(other, arm.clip)
         decay(other, arm.lr)
-        for optimizer in optimizers:
-            optimizer.step()
-        also = {"distance": distance(one, other), "norm of the twin": float(unseen.norm)}
-        if not curves.record(error.item(), seen, {**also, "weights": length(one), "weights of the twin": length(other)}):
-            break
+        second.step()
+        weights = {"weights": length(one), "weights of the twin": length(other)}
+        yield {"loss": error.item(), "distance": distance(one, other), "norm of the twin": norm, **weights}
 
 
 @torch.no_grad()

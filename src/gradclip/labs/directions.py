@@ -15,17 +15,15 @@ A bent step still goes down, for the angle stays below 90 degrees: no element ch
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from gradclip import clip_
 from gradclip.labs import lstm
-from gradclip.labs.lab import Arm, Curves, Lab
+from gradclip.labs.lab import Arm, Curves, Lab, Values
 from gradclip.labs.pictures import listed, middle
 from gradclip.report.charts import COLOURS, MUTED, Chart, Line, curves
-from gradclip.result import ClipResult
 
 # --- the angle --------------------------------------------------------------------------------------------------------
 
@@ -52,16 +50,16 @@ def angle(one: Tensor, other: Tensor) -> float:
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def train(arm: Arm, steps: int, seed: int, curves: Curves) -> None:
+def train(arm: Arm, steps: int, seed: int) -> Iterator[Values]:
     """Train one arm as in ``lstm``, and measure how far clipping turns each step."""
-    lstm.train(arm, steps, seed, curves, clip=turning)
+    return lstm.train(arm, steps, seed, clip=turning)
 
 
-def turning(model: nn.Module, method: str) -> tuple[ClipResult, dict[str, float]]:
+def turning(model: nn.Module, arm: Arm) -> Values:
     """Clip, and measure the angle between the gradients before and after."""
     before = gradient(model)
-    result = clip_(model, method)
-    return result, {"angle": angle(before, gradient(model))}
+    lstm.plainly(model, arm)
+    return {"angle": angle(before, gradient(model))}
 
 
 # --- picture and verdict ----------------------------------------------------------------------------------------------

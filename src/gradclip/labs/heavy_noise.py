@@ -15,7 +15,7 @@ What to look at:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 import torch
@@ -23,7 +23,7 @@ import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor, nn
 
 from gradclip import attach
-from gradclip.labs.lab import UNCLIPPED, Arm, Curves, Lab, grouped, number
+from gradclip.labs.lab import UNCLIPPED, Arm, Curves, Lab, Values, grouped, number
 from gradclip.labs.pictures import listed
 from gradclip.report.charts import COLOURS, MUTED, Chart, Line, curves
 from gradclip.report.table import Table
@@ -68,13 +68,14 @@ def net() -> nn.Sequential:
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def train(arm: Arm, steps: int, seed: int, curves: Curves) -> None:
+def train(arm: Arm, steps: int, seed: int) -> Iterator[Values]:
     """Train one run; weights, batches and noise depend on ``seed`` plus its number alone, so that all methods see the same."""
     torch.manual_seed(seed + arm.run)
     generator = torch.Generator().manual_seed(seed + arm.run)
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=arm.lr, momentum=MOMENTUM)
-    handle = attach(optimizer, arm.clip, parameters=model)
+    if arm.clips:
+        attach(optimizer, arm.clip, parameters=model)
     validation = batch(VALIDATION, generator)
     error = validated(model, *validation)
     for step in range(1, steps + 1):
@@ -87,8 +88,7 @@ def train(arm: Arm, steps: int, seed: int, curves: Curves) -> None:
         optimizer.step()  # clips inside
         if step % EVERY == 0 or step == steps:
             error = validated(model, *validation)
-        if not curves.record(loss.item(), handle.result, {"validation": error}):
-            break
+        yield {"loss": loss.item(), "validation": error}
 
 
 @torch.no_grad()

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from gradclip.clipping import Clipping
-from gradclip.result import ClipResult
 
 if TYPE_CHECKING:
+    from gradclip.diagnosis.readings.run_data import OptimizerRun
     from gradclip.report.charts import Chart
     from gradclip.report.table import Table
 
-__all__ = ["UNCLIPPED", "Arm", "Curves", "Lab", "Pair", "grouped", "last_mean", "number", "paired"]
+__all__ = ["UNCLIPPED", "Arm", "Curves", "Lab", "Pair", "Values", "grouped", "last_mean", "number", "paired"]
 
-UNCLIPPED = "global_norm:inf,nonfinite=propagate"
-"""No clipping: it only measures, and a NaN passes through, so that a run that diverges does diverge."""
+UNCLIPPED = ""
+"""No clipping at all."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Arm:
     @property
     def clips(self) -> bool:
         """Whether this arm clips at all."""
-        return self.clip != UNCLIPPED
+        return bool(self.clip)
 
     @property
     def setting(self) -> str:
@@ -68,7 +68,7 @@ class Arm:
 
 @dataclass
 class Curves:
-    """What one arm left behind, a value a step: the one place where the labs record."""
+    """What one arm left behind, a value a step."""
 
     arm: Arm
     losses: list[float] = field(default_factory=list)
@@ -81,37 +81,14 @@ class Curves:
     note: str = ""
     """Why the arm stopped before its last step; empty if it did not."""
     path: Path | None = field(default=None, compare=False)
-    """The run file that they were read from."""
-    on_step: Callable[[Curves, ClipResult], None] | None = field(default=None, repr=False, compare=False)
-    """Is told of each step, after it was added."""
-
-    def record(self, loss: float, result: ClipResult | None, also: Mapping[str, float] | None = None) -> bool:
-        """Add a step; False if the arm should stop because its loss is no longer a finite number."""
-        assert result is not None, "record after optimizer.step(): before it, nothing has been clipped"
-        self.losses.append(loss)
-        self.norms.append(float(result.norm))
-        self.clipped_norms.append(float(result.clipped_norm))
-        self.limits.append(_limit(result.limits))
-        self.clipped.append(bool(result.clipped))
-        for name, value in (also or {}).items():
-            self.also.setdefault(name, []).append(value)
-        if self.on_step:
-            self.on_step(self, result)
-        if math.isfinite(loss):
-            return True
-        self.note = f"diverged: the loss is {loss} at step {len(self.losses)}"
-        return False
+    """The run file that the norms were read from."""
+    optimizer: OptimizerRun | None = field(default=None, compare=False, repr=False)
+    """All that is in it."""
 
     @property
     def share_clipped(self) -> float:
         """The share of the steps that clipping changed."""
         return fmean(self.clipped) if self.clipped else 0.0
-
-
-def _limit(limits: Any) -> float:
-    """The one limit that all blocks share; NaN where there are several, which no single line can show."""
-    values = limits.flatten().tolist() if hasattr(limits, "flatten") else [float(limits)]
-    return float(values[0]) if len(set(values)) == 1 else math.nan
 
 
 Key = TypeVar("Key")
@@ -159,7 +136,8 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:#.3g}".rstrip(".")
 
 
-Train = Callable[[Arm, int, int, Curves], None]
+Values = Mapping[str, float]
+Train = Callable[[Arm, int, int], Iterator[Values]]
 Runs = Sequence[Curves]
 
 
@@ -181,7 +159,7 @@ class Lab:
     """What is trained on what, and what to look at, in a few sentences."""
     arms: tuple[Arm, ...]
     train: Train
-    """``train(arm, steps, seed, curves)`` runs one arm and records each step."""
+    """``train(arm, steps, seed)`` runs one arm; after each step it yields the ``loss`` and what else is to be kept."""
     steps: int
     score: Callable[[Curves], float]
     """The number an arm is judged by; lower is better."""

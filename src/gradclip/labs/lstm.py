@@ -13,15 +13,14 @@ What to look at:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor, nn
 
 from gradclip import clip_
-from gradclip.labs.lab import Arm, Curves, Lab, last_mean
-from gradclip.result import ClipResult
+from gradclip.labs.lab import Arm, Curves, Lab, Values, last_mean
 
 HIDDEN, LENGTH, BATCH = 32, 50, 32
 
@@ -54,16 +53,18 @@ class Adder(nn.Module):
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-Clip = Callable[[nn.Module, str], tuple[ClipResult, dict[str, float]]]
-"""Clips a model's gradients by a method; gives what it did, and what else is measured at the step, by name."""
+Clip = Callable[[nn.Module, Arm], Values]
+"""Clips a model's gradients as an arm does; gives what else is measured at the step, by name."""
 
 
-def plainly(model: nn.Module, method: str) -> tuple[ClipResult, dict[str, float]]:
+def plainly(model: nn.Module, arm: Arm) -> Values:
     """Clip, and measure nothing else."""
-    return clip_(model, method), {}
+    if arm.clips:
+        clip_(model, arm.clip)
+    return {}
 
 
-def train(arm: Arm, steps: int, seed: int, curves: Curves, clip: Clip = plainly) -> None:
+def train(arm: Arm, steps: int, seed: int, clip: Clip = plainly) -> Iterator[Values]:
     """Train one arm; its weights and its sequences depend on the seed alone, so that all arms see the same."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -74,10 +75,9 @@ def train(arm: Arm, steps: int, seed: int, curves: Curves, clip: Clip = plainly)
         loss = F.mse_loss(model(numbers), sums)
         optimizer.zero_grad()
         loss.backward()
-        result, also = clip(model, arm.clip)  # after backward(), before step()
+        also = clip(model, arm)  # after backward(), before step()
         optimizer.step()
-        if not curves.record(loss.item(), result, also):
-            break
+        yield {"loss": loss.item(), **also}
 
 
 # --- arms and score ---------------------------------------------------------------------------------------------------

@@ -11,8 +11,9 @@ from gradclip import __version__
 from gradclip.labs.lab import Arm, Curves, Lab, number
 from gradclip.labs.pictures import middle
 from gradclip.labs.verdict import verdict
-from gradclip.report.charts import COLOURS, MUTED, Chart, Line, curves, norms
+from gradclip.report.charts import COLOURS, MUTED, Chart, Line, curves
 from gradclip.report.page import Page, Table
+from gradclip.report.timeline import norms
 
 __all__ = ["COLUMNS", "page", "summary"]
 
@@ -74,7 +75,8 @@ def _charts(lab: Lab, runs: Sequence[Curves]) -> list[Chart]:
 
 def _curves(lab: Lab, runs: Sequence[Curves]) -> list[Chart]:
     colours = _colours(runs)
-    return [_losses(lab, runs, colours), *(_norms(run, runs, colours[run.arm]) for run in runs)]
+    drawn = [_losses(lab, runs, colours), *(_norms(run, runs, colours[run.arm]) for run in runs)]
+    return [chart for chart in drawn if chart is not None]
 
 
 def _colours(runs: Sequence[Curves]) -> dict[Arm, str]:
@@ -92,7 +94,9 @@ def _one_way(runs: Sequence[Curves]) -> bool:
 
 
 def _losses(lab: Lab, runs: Sequence[Curves], colours: dict[Arm, str]) -> Chart:
-    lines = [Line(run.arm.name, run.losses, colours[run.arm], dashed=not run.arm.clips) for run in runs]
+    lines = [
+        Line(run.arm.name, run.losses, colours[run.arm], dashed=not run.arm.clips, steps=range(len(run.losses))) for run in runs
+    ]
     window = max(1, max(len(run.losses) for run in runs) // 20)
     each = "one colour for each setting" if _one_way(runs) else "one colour for each way to clip"
     see = (
@@ -102,24 +106,9 @@ def _losses(lab: Lab, runs: Sequence[Curves], colours: dict[Arm, str]) -> Chart:
     return curves("Loss", see, lines, y=lab.loss_name, smooth=window)
 
 
-def _norms(run: Curves, runs: Sequence[Curves], colour: str) -> Chart:
+def _norms(run: Curves, runs: Sequence[Curves], colour: str) -> Chart | None:
     same = [norm for r in runs if r.arm.setting == run.arm.setting and not r.note for norm in r.norms]
-    after, limits = (run.clipped_norms, run.limits) if run.arm.clips else (None, None)
-    return norms(
-        f"Gradient norm: {run.arm.name}", _what_to_see(run), run.norms, after, limits, colour=colour, beside=same
-    )  # fmt: skip
-
-
-def _what_to_see(run: Curves) -> str:
-    largest, median = _largest(run.norms), middle(run.norms)
-    if not run.arm.clips:
-        return f"The largest norm was {number(largest)}" + (
-            f", {number(largest / median)} times the median." if median else "."
-        )
-    steps = f"{sum(run.clipped)} of {len(run.clipped)} steps were clipped"
-    if not any(run.clipped):
-        return f"{steps}: the norm before and after clipping is one line, below the threshold."
-    return f"{steps}: the largest norm was {number(largest)} before clipping and {number(_largest(run.clipped_norms))} after."
+    return norms(run.optimizer, f"Gradient norm: {run.arm.name}", colour, beside=same) if run.optimizer else None
 
 
 def _largest(norms: Sequence[float]) -> float:

@@ -14,7 +14,7 @@ What to look at:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from gradclip import attach, schedules
 from gradclip.labs import charlm
-from gradclip.labs.lab import UNCLIPPED, Arm, Curves, Pair, paired
+from gradclip.labs.lab import UNCLIPPED, Arm, Curves, Pair, Values, paired
 from gradclip.report.charts import COLOURS, Chart, Line, curves
 
 Optimizer = torch.optim.Optimizer
@@ -41,7 +41,7 @@ SHORTEST = 8
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def train(arm: Arm, steps: int, seed: int, curves: Curves) -> None:
+def train(arm: Arm, steps: int, seed: int) -> Iterator[Values]:
     """Train one arm as in ``charlm``, with the schedule that its name says."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -49,7 +49,8 @@ def train(arm: Arm, steps: int, seed: int, curves: Curves) -> None:
     model = charlm.CharModel("LSTM")
     optimizer = torch.optim.SGD(model.parameters(), lr=arm.lr)
     scheduler = SCHEDULES[arm.model](optimizer, max(SHORTEST, steps))
-    handle = attach(optimizer, arm.clip, parameters=model)
+    if arm.clips:
+        attach(optimizer, arm.clip, parameters=model)
     for _ in range(steps):
         characters, following = charlm.batch(data, generator)
         loss = F.cross_entropy(model(characters).flatten(0, 1), following.flatten())
@@ -58,8 +59,7 @@ def train(arm: Arm, steps: int, seed: int, curves: Curves) -> None:
         (rate,) = scheduler.get_last_lr()
         optimizer.step()  # clips inside
         scheduler.step()
-        if not curves.record(loss.item(), handle.result, {"rate": float(rate)}):
-            break
+        yield {"loss": loss.item(), "rate": float(rate)}
 
 
 # --- pictures and verdict ---------------------------------------------------------------------------------------------

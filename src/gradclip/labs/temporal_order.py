@@ -17,14 +17,14 @@ as many again, one more solves length 30.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor, nn
 
 from gradclip import clip_
-from gradclip.labs.lab import UNCLIPPED, Arm, Curves, Lab, grouped, number
+from gradclip.labs.lab import UNCLIPPED, Arm, Curves, Lab, Values, grouped, number
 from gradclip.labs.pictures import against, listed, middle
 from gradclip.report.charts import COLOURS, Chart, Line
 from gradclip.report.table import Table
@@ -73,7 +73,7 @@ class Order(nn.Module):
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def train(arm: Arm, steps: int, seed: int, curves: Curves) -> None:
+def train(arm: Arm, steps: int, seed: int) -> Iterator[Values]:
     """Train one run until it has solved the task; its seed is ``seed`` plus its number."""
     length = int(arm.model.split()[-1])
     torch.manual_seed(seed + arm.run)
@@ -86,11 +86,13 @@ def train(arm: Arm, steps: int, seed: int, curves: Curves) -> None:
         loss = F.cross_entropy(model(symbols), classes)
         optimizer.zero_grad()
         loss.backward()
-        result = clip_(model, arm.clip)
+        if arm.clips:
+            clip_(model, arm.clip)
         optimizer.step()
         if step % EVERY == 0:
             error = examined(model, length, generator)
-        if not curves.record(loss.item(), result, {"error": error}) or error < SOLVED:
+        yield {"loss": loss.item(), "error": error}
+        if error < SOLVED:
             break
 
 

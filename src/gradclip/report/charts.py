@@ -1,4 +1,4 @@
-"""From plain numbers to figures: curves of several runs, and norms before and after clipping."""
+"""From plain numbers to figures: the curves of one run or of several."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from gradclip.report.table import Table
 from gradclip.runs import thin
 
-__all__ = ["COLOURS", "MUTED", "Chart", "Line", "curves", "log_scale", "norms", "running_mean", "text"]
+__all__ = ["COLOURS", "MUTED", "Chart", "Line", "curves", "log_scale", "running_mean", "text"]
 
 COLOURS = ("#2f7ed8", "#d9622b", "#1d9a6c", "#a45bc9", "#b08a1e", "#5b7083")
 """One for each run compared; each has a contrast of at least 3:1 on the light and on the dark page."""
@@ -88,41 +88,6 @@ def curves(title: str, see: str, lines: Sequence[Line], *, y: str, log: bool | N
     """
     logarithmic = _wants_log(lines) if log is None else log
     return Chart(title, see, _figure(lines, y, logarithmic, smooth), tuple(lines))
-
-
-def norms(
-    title: str,
-    see: str,
-    before: Sequence[float],
-    after: Sequence[float] | None,
-    limits: Sequence[float] | None = None,
-    *,
-    colour: str = COLOURS[0],
-    steps: Sequence[float] | None = None,
-    beside: Sequence[float] = (),
-) -> Chart:
-    """Draw gradient norms before and after clipping on a logarithmic axis, and the threshold.
-
-    Args:
-        title: of the chart.
-        see: one sentence on what to see in it.
-        before: the norm of each step before clipping.
-        after: the norm of each step after clipping; None for a run that was not clipped.
-        limits: the threshold of each step; not drawn where it is infinite.
-        colour: of the run.
-        steps: the step of each value; 1, 2, 3, ... by default.
-        beside: norms of the chart that this one stands beside; both get an axis that holds all of them.
-    """
-    lines = [
-        Line("before clipping" if after is not None else "not clipped", before, colour, faint=after is not None, steps=steps)
-    ]
-    if after is not None:
-        lines.append(Line("after clipping", after, colour, steps=steps))
-    if limits is not None and any(map(math.isfinite, limits)):
-        lines.append(Line("threshold", limits, MUTED, dashed=True, steps=steps))
-    chart = replace(curves(title, see, lines, y="gradient norm", log=True), wide=not beside)
-    chart.figure["layout"]["yaxis"].update(log_scale([*beside, *(value for line in lines for value in line.values)]))
-    return chart
 
 
 def _wants_log(lines: Sequence[Line]) -> bool:

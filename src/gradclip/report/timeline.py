@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gradclip.diagnosis.formatting import number, percent, plural
 from gradclip.diagnosis.readings.run_data import OptimizerRun
-from gradclip.report.charts import COLOURS, MUTED, Chart, Line, curves, text
+from gradclip.report.charts import COLOURS, MUTED, Chart, Line, curves, log_scale, text
 from gradclip.report.table import Table
 from gradclip.runs import thin
 
@@ -45,26 +45,37 @@ def loss(optimizer: OptimizerRun) -> Chart | None:
     return replace(curves("Loss", see, lines, y="loss"), numbers=_numbers("Loss", [("loss", values)]))
 
 
-def norms(optimizer: OptimizerRun) -> Chart | None:
-    """Draw the norm before and after clipping, the threshold, and where steps were skipped or not finite."""
+def norms(
+    optimizer: OptimizerRun, title: str = "Gradient norm", colour: str = COLOURS[0], beside: Sequence[float] = ()
+) -> Chart | None:
+    """Draw the norm before and after clipping, the threshold, and where steps were skipped or not finite.
+
+    Args:
+        optimizer: whose steps.
+        title: of the chart.
+        colour: of the norms.
+        beside: norms of the chart that this one stands beside; both get an axis that holds all of them.
+    """
     steps = optimizer.steps
     there = ~steps.missing["norm"]
     if not there.any():
         return None
     clipped = bool(optimizer.steps.clip_attempts)
     kept = np.where(steps.skipped, np.nan, steps.clipped_norm)
-    lines = [thinned_line("before clipping" if clipped else "gradient norm", steps.step, steps.norm, faint=clipped)]
+    lines = [thinned_line("before clipping" if clipped else "gradient norm", steps.step, steps.norm, colour, faint=clipped)]
     shown = [("before clipping" if clipped else "gradient norm", steps.norm[there])]
     if clipped:
-        lines.append(thinned_line("after clipping", steps.step, kept))
+        lines.append(thinned_line("after clipping", steps.step, kept, colour))
         shown.append(("after clipping", kept[~steps.missing["clipped_norm"] & ~steps.skipped]))
     if np.isfinite(steps.threshold).any():
         lines.append(thinned_line("threshold", steps.step, steps.threshold, MUTED, dashed=True))
         shown.append(("threshold", steps.threshold[~steps.missing["threshold"]]))
     lines = [replace(line, marked=False) for line in lines]
-    chart = curves("Gradient norm", _see_norms(optimizer), lines, y="gradient norm", log=True)
-    chart.figure["data"] += _marks(optimizer, 10 ** chart.figure["layout"]["yaxis"]["range"][0])
-    return replace(chart, numbers=_numbers("Gradient norm", shown))
+    chart = curves(title, _see_norms(optimizer), lines, y="gradient norm", log=True)
+    axis = chart.figure["layout"]["yaxis"]
+    axis |= log_scale([*beside, *(value for line in lines for value in line.values)])
+    chart.figure["data"] += _marks(optimizer, 10 ** axis["range"][0])
+    return replace(chart, wide=not beside, numbers=_numbers(title, shown))
 
 
 def rates(optimizer: OptimizerRun) -> Chart | None:
@@ -132,6 +143,10 @@ def _see_norms(optimizer: OptimizerRun) -> str:
         parts.append(f"Clipping changed {percent(rate)} of {plural(ran, 'step')} at which it ran.")
     else:
         parts.append("Nothing was clipped, so there is one line.")
+    finite = optimizer.norms[np.isfinite(optimizer.norms)]
+    if len(finite) and np.median(finite):
+        largest, times = float(finite.max()), float(finite.max() / np.median(finite))
+        parts.append(f"The largest norm before clipping was {number(largest)}, {number(times)} times the median.")
     bad, skipped = int(optimizer.bad.sum()), int(optimizer.steps.skipped.sum())
     if bad or skipped:
         parts.append(f"Marks at the foot: {plural(bad, 'step')} with a NaN or Inf (crosses), {skipped:,} skipped (triangles).")

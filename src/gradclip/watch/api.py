@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import os
 import sys
@@ -15,10 +16,12 @@ import torch
 from torch import nn
 
 from gradclip.runs.process import ending_of
+from gradclip.runs.schema import SUFFIX
 from gradclip.runs.writer import RunWriter
 from gradclip.watch.messages import print_messages
 from gradclip.watch.observe.patches import Patches
 from gradclip.watch.observe.session import Session
+from gradclip.watch.record.parameter_names import kinds_of
 from gradclip.watch.record.recorder import Recorder
 
 __all__ = ["Recording", "record"]
@@ -45,6 +48,11 @@ class Recording:
     def steps(self) -> int:
         """How many steps have been handed to the file so far."""
         return self._session.recorder.totals.steps
+
+    @property
+    def norm(self) -> float:
+        """The gradient norm of the last of these steps, before clipping; NaN before the first."""
+        return self._session.recorder.totals.norm
 
     def flush(self) -> None:
         """Write everything that was recorded so far; returns when it is in the file.
@@ -99,7 +107,7 @@ def record(
     Args:
         model: gives the tensors their names; without it they are found among the living modules.
         optimizer: record the steps of this optimizer (or of these) alone; of all by default.
-        out: the folder for the run file.
+        out: the folder for the run file, or the file itself, ``....gradclip``; one that is there is replaced.
         every: keep the norms of single tensors at every n-th step.
         title: what the report is called; the script's name by default.
 
@@ -131,13 +139,23 @@ def record(
             raise RuntimeError(f"{_running.path} is being recorded already: close() it first, there is one PyTorch to watch")
         name = title or Path(sys.argv[0] if sys.argv else "").name or "python"
         meta = {"title": name, "clip": None, "framework": f"torch {torch.__version__}", "every": every}
-        writer = RunWriter.create(out, meta, on_failure=writer_warning)
+        writer = _new_writer(Path(out), meta)
         names = {} if model is None else {id(p): name for name, p in model.named_parameters()}
         session = Session(Recorder(writer), every, optimizers, names)
         for living in [] if optimizers else _living_optimizers(names):
             session.optimizer_found(living)
         _running = Recording(session, writer)
         return _running
+
+
+def _new_writer(out: Path, meta: dict[str, Any]) -> RunWriter:
+    if out.suffix != SUFFIX:
+        return RunWriter.create(out, meta, on_failure=writer_warning)
+    with contextlib.suppress(OSError):  # the writer says what is wrong
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for end in ("", "-wal", "-shm"):
+            out.with_name(out.name + end).unlink(missing_ok=True)
+    return RunWriter(out, meta, on_failure=writer_warning)
 
 
 def writer_warning(sentence: str) -> None:
@@ -159,5 +177,6 @@ def _checked(model: Any, optimizer: Any, every: int) -> Sequence[torch.optim.Opt
 
 def _living_optimizers(names: dict[int, str]) -> list[torch.optim.Optimizer]:
     """The optimizers that were made before; with a model, those that own any of its parameters."""
-    found = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.optim.Optimizer)]
+    kinds = kinds_of(torch.optim.Optimizer)
+    found = [thing for thing in gc.get_objects() if type(thing) in kinds]
     return [one for one in found if not names or any(id(p) in names for group in one.param_groups for p in group["params"])]

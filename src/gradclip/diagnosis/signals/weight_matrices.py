@@ -27,7 +27,7 @@ class Matrices:
 def matrices_of(optimizer: OptimizerRun, layers: Layers | None = None) -> Matrices:
     """Pick the layers with a tensor of two or more dimensions, in the order in which the optimizer holds them.
 
-    A file that holds no shapes (the labs write none) has them by name: ``...weight``.
+    A file that holds no shapes has them by name: ``...weight``.
 
     Args:
         optimizer: its gradients, unless ``layers`` is given.

@@ -26,6 +26,8 @@ NOT_THE_SCRIPT: Final = (
     functools.__file__,
 )
 """How the files begin through which a call comes on its way from the script to here."""
+LABS: Final = os.path.join(Path(__file__).parents[1], "labs", "")
+"""The library's own experiments are scripts, too."""
 
 
 class CallSites:
@@ -53,7 +55,7 @@ class CallSites:
 
     def _in_script(self) -> str | None:
         frame = sys._getframe(1)
-        while frame.f_code.co_filename.startswith(NOT_THE_SCRIPT):
+        while (name := frame.f_code.co_filename).startswith(NOT_THE_SCRIPT) and not name.startswith(LABS):
             if frame.f_back is None:
                 return None
             frame = frame.f_back

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["parameter_names"]
+__all__ = ["kinds_of", "parameter_names"]
 
 
 def parameter_names(parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer | None = None) -> list[str]:
@@ -38,7 +38,7 @@ def _from_optimizer(optimizer: torch.optim.Optimizer) -> Iterator[tuple[int, str
 def _from_modules(wanted: set[int]) -> dict[int, str]:
     """Look through the living modules; the one that holds most of the parameters is the model."""
     roots: list[dict[int, str]] = []
-    kinds = _kinds_of(nn.Module)
+    kinds = kinds_of(nn.Module)
     for module in [thing for thing in gc.get_objects() if type(thing) in kinds]:  # not isinstance: it would wake lazy proxies
         held = {id(p): name for name, p in _parameters_of(module) if id(p) in wanted}
         if held:
@@ -51,7 +51,7 @@ def _from_modules(wanted: set[int]) -> dict[int, str]:
     return found
 
 
-def _kinds_of(kind: type) -> set[type]:
+def kinds_of(kind: type) -> set[type]:
     """The class and all that derive from it: looking a type up in a set is the quick way through a million objects."""
     found, waiting = set[type](), [kind]
     while waiting:
