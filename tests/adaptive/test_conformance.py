@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 import gradclip
-from gradclip import reference, reference_rules
 from gradclip.thresholds import Constant
 from gradclip.torch.targets import resolve
+from tests import reference
 from tests.support import assert_matches, numpy_of, present
 
 SPELLINGS = [
@@ -56,7 +56,7 @@ class Specification:
     def stage(self, clipping: gradclip.Clipping, history: list[list[float]], grads: list[np.ndarray]) -> reference.Reference:
         measured = gradclip.Clipping(clipping.scope, clipping.norm, Constant(np.inf))
         history.append(reference.clip(measured, grads, entries=self.entries).block_norms)
-        limits = reference_rules.limits(clipping.threshold, np.array(history))[-1]
+        limits = reference.limits(clipping.threshold, np.array(history))[-1]
         limits = np.where(np.isnan(limits), np.inf, limits)
         return reference.clip(clipping, grads, entries=self.entries, limits=list(limits), step=len(history) - 1)
 

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 import gradclip
-from gradclip import adaptive, reference
+from gradclip import adaptive
 from gradclip.thresholds import Context
+from tests import reference
 from tests.adaptive.support import run, spiky_norms
 
 SHAPES = [

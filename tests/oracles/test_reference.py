@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 import gradclip
-from gradclip import reference
 from gradclip.recipes import fixed
 from gradclip.scopes import Entry
 from gradclip.torch.targets import resolve
+from tests import reference
 from tests.oracles.support import assert_result, parameters_of, plain, sample
 
 TWO = [[3.0, 4.0], [12.0]]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import gradclip
-from gradclip import reference
 from gradclip.norms import as_norm
+from tests import reference
 from tests.support import numpy_of
 
 ULP = {torch.float32: 2.0**-23, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7, torch.float64: 2.0**-52}

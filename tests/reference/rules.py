@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gradclip import adaptive
-from gradclip.reference import at_step
 from gradclip.thresholds import Threshold
+from tests.reference.methods import at_step
 
 __all__ = ["limits"]
 

@@ -69,7 +69,7 @@ def clip(
         entries: names, groups and unit axes, where the scope asks for them.
         step: the step a scheduled threshold is at.
         lrs: the learning rate of each array, for thresholds on the step; a block has the largest of its own.
-        limits: the limit of each block, for thresholds that learn (:mod:`gradclip.reference_rules`).
+        limits: the limit of each block, for thresholds that learn (:mod:`tests.reference.rules`).
 
     >>> from gradclip import global_norm
     >>> clip(global_norm(1.0), [[3.0], [4.0]]).grads
