@@ -7,8 +7,9 @@ Whatever the policy, a non-finite gradient never enters a threshold's history.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
-__all__ = ["Nonfinite", "Propagate", "Raise", "Skip", "Zero", "as_nonfinite"]
+__all__ = ["Nonfinite", "NonfiniteLike", "Propagate", "Raise", "Skip", "Zero", "as_nonfinite"]
 
 
 class Nonfinite:
@@ -49,7 +50,11 @@ class Propagate(Nonfinite):
 _WORDS: dict[str, Nonfinite] = {"skip": Skip(), "raise": Raise(), "zero": Zero(), "propagate": Propagate()}
 
 
-def as_nonfinite(policy: Nonfinite | str) -> Nonfinite:
+NonfiniteLike: TypeAlias = Nonfinite | str
+"""What is taken for a policy: one, or its word."""
+
+
+def as_nonfinite(policy: NonfiniteLike) -> Nonfinite:
     """Read a policy from its word.
 
     >>> as_nonfinite("zero")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import gradclip
-from gradclip import adaptive
+from gradclip import thresholds
 from gradclip.thresholds import Constant
 
 VALUE_THEN_NORM = gradclip.Chain(gradclip.value(1.0), gradclip.global_norm(1.0))
@@ -128,10 +128,10 @@ class TestSteps:
         clipper = gradclip.Clipper(target, gradclip.Chain(gradclip.norm_growth(2.0), gradclip.quantile(0.5, 10)))
         clipper.clip_()
         state = clipper.state_dict()
-        assert state["threshold.first.previous"].tolist() == [5.0, 10.0]
-        assert state["threshold.second.window"].min() == pytest.approx(125**0.5)
+        assert state["threshold.0.previous"].tolist() == [5.0, 10.0]
+        assert state["threshold.1.window"].min() == pytest.approx(125**0.5)
         assert {key for key in state if "." in key} == {
-            "threshold.first.previous", "threshold.first.largest", "threshold.second.window", "threshold.second.count",
+            "threshold.0.previous", "threshold.0.largest", "threshold.1.window", "threshold.1.count",
         }  # fmt: skip
 
     def test_only_the_second_keeps_one(self):
@@ -139,7 +139,7 @@ class TestSteps:
         clipper = gradclip.Clipper(target, gradclip.Chain(gradclip.value(3.5), gradclip.norm_growth(2.0)))
         clipper.clip_()
         state = clipper.state_dict()
-        assert [key for key in state if "." in key] == ["threshold.second.previous", "threshold.second.largest"]
+        assert [key for key in state if "." in key] == ["threshold.1.previous", "threshold.1.largest"]
         again = gradclip.Clipper(target, clipper.clipping)
         again.load_state_dict(state)
         assert again.step == 1
@@ -147,10 +147,10 @@ class TestSteps:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda s: s | {"recipe": "stable_spam:0.5"}, "belongs to stable_spam:0.5, not to stable_spam:0.999"),
-            (lambda s: s | {"threshold.second.rms": torch.ones(7)}, "was the model changed"),
-            (lambda s: {k: v for k, v in s.items() if "second" not in k}, "was the model changed"),
-            (lambda s: {k.replace("first.", ""): v for k, v in s.items()}, "was the model changed"),
+            (lambda s: s | {"recipe": "stable_spam:0.5"}, "belongs to stable_spam:0.5, not to stable_spam: use"),
+            (lambda s: s | {"threshold.1.rms": torch.ones(7)}, "was the model changed"),
+            (lambda s: {k: v for k, v in s.items() if "threshold.1." not in k}, "was the model changed"),
+            (lambda s: {k.replace("threshold.0.", "threshold."): v for k, v in s.items()}, "was the model changed"),
         ],
     )
     def test_a_state_of_something_else_is_refused_whole(self, change, message):
@@ -205,8 +205,9 @@ class TestSpelling:
         assert gradclip.Chain("value:1.0", "global_norm:1.0") == VALUE_THEN_NORM
 
     def test_what_is_no_method(self):
-        with pytest.raises(TypeError, match="two are all that a chain holds"):
-            gradclip.Chain(VALUE_THEN_NORM, gradclip.value(1.0))
+        for alone in ((), ("value:1.0",)):
+            with pytest.raises(ValueError, match="two methods or more: write one alone as it is"):
+                gradclip.Chain(*alone)
         with pytest.raises(TypeError, match="not float: write"):
             gradclip.Chain(gradclip.value(1.0), 1.0)
         with pytest.raises(gradclip.RecipeError, match="unknown recipe 'vlaue': did you mean 'value'"):
@@ -218,7 +219,7 @@ class TestSpelling:
 class TestClamp:
     def test_each_tensor_has_its_own_limit(self):
         target = made([3.0, 0.5], [-8.0, 0.5], [0.2, 0.1])
-        clipping = gradclip.Clipping(gradclip.PerTensor(), gradclip.LINF, adaptive.Growth(1.0), gradclip.Clamp())
+        clipping = gradclip.Clipping(gradclip.PerTensor(), gradclip.LINF, thresholds.Growth(1.0), gradclip.Clamp())
         clipper = gradclip.Clipper(target, clipping)
         clipper.clip_()
         for parameter, grad in zip(target.values(), ([6.0, 2.0], [9.0, -5.0], [0.1, 0.2]), strict=True):

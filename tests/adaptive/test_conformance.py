@@ -168,7 +168,7 @@ class TestTrust:
         parameters = made(torch.float32)
         give_gradients(parameters, 0)
         before = {name: None if p.grad is None else p.grad.clone() for name, p in parameters.items()}
-        with pytest.raises(gradclip.TargetError, match=r"trust:0.02 needs the learning rate: use gradclip.attach"):
+        with pytest.raises(gradclip.TargetError, match=r"^trust needs the learning rate: use gradclip.attach"):
             gradclip.clip_(parameters, gradclip.trust())
         with pytest.raises(gradclip.TargetError, match="needs the learning rate"):
             gradclip.Clipper(parameters, gradclip.trust())

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import gradclip
-from gradclip.adaptive import Least, Trust, Typical
+from gradclip.thresholds import Minimum, Trust, Typical
 from tests.torch.early import (
     STEPS,
     afterwards,
@@ -54,7 +54,7 @@ EXACT = {
     "chain, drop": gradclip.Chain(
         gradclip.Clipping(gradclip.PerTensor(), gradclip.L2, gradclip.Constant(0.5), gradclip.Drop()), "agc:0.01"
     ),
-    "two rules": gradclip.Clipping(gradclip.PerTensor(), gradclip.L2, Least(Trust(2e-3), Typical(1.1, 4, 2))),
+    "two rules": gradclip.Clipping(gradclip.PerTensor(), gradclip.L2, Minimum(Trust(2e-3), Typical(1.1, 4, 2))),
 }
 
 

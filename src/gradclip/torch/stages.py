@@ -1,11 +1,12 @@
-"""A method's stages over one set of parameters: one for a ``Clipping``, two in turn for a ``Chain``."""
+"""A method's stages over one set of parameters: one for a ``Clipping``, several in turn for a ``Chain``."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import or_
 from weakref import WeakKeyDictionary
 
 import torch
@@ -17,15 +18,13 @@ from gradclip.nonfinite import Propagate
 from gradclip.rescales import Hard
 from gradclip.result import ClipResult
 from gradclip.thresholds import Constant
+from gradclip.thresholds.rule import joined, part_of
 from gradclip.torch.deciding import Known, State
 from gradclip.torch.pipeline import Put, run
 from gradclip.torch.plan import Plan
 from gradclip.torch.targets import Clippable, Target, resolve
 
-__all__ = ["PREFIXES", "Stages", "joined", "part_of", "stages_for"]
-
-PREFIXES = ("first.", "second.")
-"""Before the names of each stage's arrays, where there are two."""
+__all__ = ["Stages", "stages_for"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class Stages:
         if len(self.plans) == 1:
             return run(self.plans[0], grads(), put, known)
         before, _ = (None, None) if self._alike else run(self._measuring, grads(), put, Known())
-        states = [part_of(known.state or {}, prefix) for prefix in PREFIXES]
+        states = [part_of(known.state or {}, i) for i in range(len(self.plans))]
         results: list[ClipResult] = []
         for i, plan in enumerate(self.plans):
             result, states[i] = run(plan, grads(), put, replace(known, state=states[i], carry=None))
@@ -89,9 +88,9 @@ class Stages:
 
     @cached_property
     def _alike(self) -> bool:
-        """Both stages measure the same, so that the first one's norms are those before both."""
-        first, second = (plan.clipping for plan in self.plans)
-        return (first.scope, first.norm) == (second.scope, second.norm)
+        """The first and the last stage measure the same, so that the first one's norms are those before all."""
+        first, last = self.plans[0].clipping, self.plans[-1].clipping
+        return (first.scope, first.norm) == (last.scope, last.norm)
 
     @cached_property
     def _measuring(self) -> Plan:
@@ -139,24 +138,13 @@ def _same_shapes(target: Target) -> bool:
 
 
 def _from_end_to_end(before: ClipResult, results: list[ClipResult]) -> ClipResult:
-    """Return one result for both stages: what was there before the first, and after the last."""
-    first, last = results
+    """Return one result for all stages: what was there before the first, and after the last."""
+    first, last = results[0], results[-1]
     return replace(
         last,
         factors=last.factors[:0],
-        clipped=first.clipped | last.clipped,
+        clipped=reduce(or_, [result.clipped for result in results]),
         finite=first.finite,
         nonfinite_names=first.nonfinite_names,
         _cells=before._cells,
     )
-
-
-def part_of(state: State, prefix: str) -> State:
-    """Return one stage's arrays, under their own names, of a chain's state."""
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-
-
-def joined(states: Sequence[State]) -> State:
-    """Return a chain's state from those of its stages, under the names that are saved."""
-    pairs = zip(PREFIXES, states, strict=True)
-    return {prefix + key: value for prefix, state in pairs for key, value in state.items()}

@@ -12,10 +12,10 @@ from torch import Tensor
 from gradclip.errors import TargetError
 from gradclip.nonfinite import Propagate
 from gradclip.result import ClipResult
+from gradclip.thresholds.rule import joined, part_of
 from gradclip.torch.deciding import State
 from gradclip.torch.in_backward.one_by_one import Alone, OneByOne, Rates, Results, clip_one, measuring, one_tensor, stands_alone
 from gradclip.torch.plan import Plan
-from gradclip.torch.stages import PREFIXES, joined, part_of
 
 __all__ = ["InTurn"]
 
@@ -31,7 +31,9 @@ class InTurn(OneByOne):
         TargetError: a method that needs the norms of all gradients.
     """
 
-    def __init__(self, plans: tuple[Plan, Plan], rates: Rates) -> None:
+    def __init__(self, plans: tuple[Plan, ...], rates: Rates) -> None:
+        if len(plans) > 2:
+            raise TargetError("a chain of more than two methods: use gradclip.Clipper after backward()")
         for plan in plans:
             if not stands_alone(plan.clipping):
                 raise TargetError(
@@ -84,5 +86,5 @@ class InTurn(OneByOne):
 
     def load(self, state: Mapping[str, Tensor], saved: Mapping[str, Any]) -> None:
         """See :class:`OneByOne`."""
-        for stage, prefix in zip((self._first, self._second), PREFIXES, strict=True):
-            stage.load(part_of(state, prefix), saved)
+        for i, stage in enumerate((self._first, self._second)):
+            stage.load(part_of(state, i), saved)
