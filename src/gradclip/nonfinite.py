@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from gradclip.arguments import set_fields, whole
+
 __all__ = ["Nonfinite", "NonfiniteLike", "Propagate", "Raise", "Skip", "Zero", "as_nonfinite"]
 
 
@@ -28,8 +30,7 @@ class Skip(Nonfinite):
     patience: int = 10
 
     def __post_init__(self) -> None:
-        if isinstance(self.patience, bool) or not isinstance(self.patience, int) or self.patience < 1:
-            raise ValueError(f"patience is a number of steps >= 1, not {self.patience!r}")
+        set_fields(self, patience=whole(self.patience, "patience"))
 
 
 @dataclass(frozen=True)

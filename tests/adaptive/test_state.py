@@ -214,7 +214,9 @@ def test_a_number_out_of_range_is_refused_when_built(build, message):
     assert "\n" not in str(error.value)
 
 
-def test_least_takes_thresholds_only():
+def test_minimum_takes_thresholds_only():
+    with pytest.raises(ValueError, match="write at least one"):
+        thresholds.Minimum()
     with pytest.raises(TypeError, match="not of float"):
         thresholds.Minimum(thresholds.Growth(), 1.0)
 

@@ -179,7 +179,9 @@ spellable = st.one_of(
         st.sampled_from([gradclip.Global(), gradclip.PerUnit(("x*",), -1), gradclip.PerElement()]),
         st.builds(gradclip.Norm, st.floats(0.1, 10)),
         st.sampled_from([gradclip.Relative(0.1), gradclip.Linear(2, 1, 5), gradclip.Constant(math.inf)]),
-        st.sampled_from([gradclip.Hard(), gradclip.Soft(), gradclip.Drop(), gradclip.Band(0.3), gradclip.Normalize()]),
+        st.sampled_from(
+            [gradclip.Hard(), gradclip.Soft(), gradclip.Soft(2), gradclip.Drop(), gradclip.Band(0.3), gradclip.Normalize()]
+        ),
         st.sampled_from([gradclip.Skip(3), gradclip.Raise(), gradclip.Zero(), gradclip.Propagate()]),
     ),
 )

@@ -17,9 +17,10 @@ from gradclip import thresholds
 from gradclip.thresholds import Threshold
 from tests.reference.methods import at_step
 
-__all__ = ["limits"]
+__all__ = ["formula", "limits"]
 
 Float: TypeAlias = npt.NDArray[np.float64]
+Formula: TypeAlias = Callable[..., list[float]]
 
 
 def limits(rule: Threshold, norms: npt.ArrayLike) -> Float:
@@ -42,6 +43,20 @@ def limits(rule: Threshold, norms: npt.ArrayLike) -> Float:
     return found
 
 
+_FORMULAS: dict[type[Threshold], Formula] = {}
+
+
+def formula(rule: type[Threshold]) -> Callable[[Formula], Formula]:
+    """Register what a rule's paper says."""
+
+    def register(function: Formula) -> Formula:
+        _FORMULAS[rule] = function
+        return function
+
+    return register
+
+
+@formula(thresholds.ZScore)
 def _zclip(rule: thresholds.ZScore, norms: Sequence[float], *_: Any) -> list[float]:
     """ZClip: mean and variance of the warm-up, then their moving averages over the clipped norms."""
     found: list[float] = [rule.cap] * min(rule.warmup, len(norms))
@@ -57,6 +72,7 @@ def _zclip(rule: thresholds.ZScore, norms: Sequence[float], *_: Any) -> list[flo
     return found
 
 
+@formula(thresholds.EmaRatio)
 def _adagc(rule: thresholds.EmaRatio, norms: Sequence[float], steps: npt.NDArray[Any], history: Float) -> list[float]:
     """AdaGC: all blocks together to one norm in the warm-up, each to a multiple of its own average after it."""
     found: list[float] = []
@@ -75,6 +91,7 @@ def _adagc(rule: thresholds.EmaRatio, norms: Sequence[float], steps: npt.NDArray
     return found
 
 
+@formula(thresholds.Ema)
 def _aggc(rule: thresholds.Ema, norms: Sequence[float], steps: npt.NDArray[Any], *_: Any) -> list[float]:
     """AGGC's upper edge: the average takes this norm in, clipped by the edge before, then makes the new edge."""
     found: list[float] = []
@@ -90,6 +107,7 @@ def _aggc(rule: thresholds.Ema, norms: Sequence[float], steps: npt.NDArray[Any],
     return found
 
 
+@formula(thresholds.SecondMoment)
 def _spam(rule: thresholds.SecondMoment, norms: Sequence[float], steps: npt.NDArray[Any], history: Float) -> list[float]:
     """SPAM: an element's square at most a multiple of the average of its squares."""
     found: list[float] = []
@@ -101,6 +119,7 @@ def _spam(rule: thresholds.SecondMoment, norms: Sequence[float], steps: npt.NDAr
     return found
 
 
+@formula(thresholds.Growth)
 def _growth(rule: thresholds.Growth, norms: Sequence[float], *_: Any) -> list[float]:
     """Fira's limiter: divide by ``max(n / previous, ratio) / ratio``."""
     found: list[float] = []
@@ -112,17 +131,20 @@ def _growth(rule: thresholds.Growth, norms: Sequence[float], *_: Any) -> list[fl
     return found
 
 
+@formula(thresholds.Percentile)
 def _autoclip(rule: thresholds.Percentile, norms: Sequence[float], *_: Any) -> list[float]:
     """AutoClip: the percentile of everything so far."""
     return [float(np.percentile(norms[: i + 1], rule.percent)) for i in range(len(norms))]
 
 
+@formula(thresholds.Quantile)
 def _quantile(rule: thresholds.Quantile, norms: Sequence[float], *_: Any) -> list[float]:
     """QC-SGD: the quantile of the last norms."""
     windows = [norms[max(0, i - rule.window) : i] for i in range(len(norms))]
     return [float(np.quantile(w, rule.q)) if w else np.inf for w in windows]
 
 
+@formula(thresholds.Outlier)
 def _skip_step(rule: thresholds.Outlier, norms: Sequence[float], *_: Any) -> list[float]:
     """OLMo-core: mean and sample deviation of the last norms."""
     found: list[float] = []
@@ -136,6 +158,7 @@ def _skip_step(rule: thresholds.Outlier, norms: Sequence[float], *_: Any) -> lis
     return found
 
 
+@formula(thresholds.Typical)
 def _typical(rule: thresholds.Typical, norms: Sequence[float], *_: Any) -> list[float]:
     """A multiple of the median of the last clipped norms."""
     found: list[float] = []
@@ -147,6 +170,7 @@ def _typical(rule: thresholds.Typical, norms: Sequence[float], *_: Any) -> list[
     return found
 
 
+@formula(thresholds.Mean)
 def _adaclip(rule: thresholds.Mean, norms: Sequence[float], *_: Any) -> list[float]:
     """Stable-SPAM's AdaClip: the moving average, corrected for its start."""
     found: list[float] = []
@@ -157,6 +181,7 @@ def _adaclip(rule: thresholds.Mean, norms: Sequence[float], *_: Any) -> list[flo
     return found
 
 
+@formula(thresholds.Moments)
 def _adagn(rule: thresholds.Moments, norms: Sequence[float], *_: Any) -> list[float]:
     """Stable-SPAM's AdaGN: the mean norm over the root of the mean square norm, both corrected for their start."""
     found: list[float] = []
@@ -166,10 +191,3 @@ def _adagn(rule: thresholds.Moments, norms: Sequence[float], *_: Any) -> list[fl
         v = rule.beta2 * v + (1 - rule.beta2) * n**2
         found.append(m / (1 - rule.beta1**t) / float(np.sqrt(v / (1 - rule.beta2**t))))
     return found
-
-
-_FORMULAS: dict[type[Threshold], Callable[..., list[float]]] = {
-    thresholds.ZScore: _zclip, thresholds.EmaRatio: _adagc, thresholds.Ema: _aggc, thresholds.SecondMoment: _spam,
-    thresholds.Growth: _growth, thresholds.Percentile: _autoclip, thresholds.Quantile: _quantile,
-    thresholds.Outlier: _skip_step, thresholds.Typical: _typical, thresholds.Mean: _adaclip, thresholds.Moments: _adagn,
-}  # fmt: skip

@@ -111,9 +111,7 @@ def block_rms(threshold: ThresholdLike = 1.0, *, exclude: Patterns = (), nonfini
     return Clipping(PerTensor(exclude), RMS, threshold, nonfinite=nonfinite)
 
 
-@recipe(
-    "g · T / ‖g‖, or soft g · (1 + (‖g‖ / T)ᵏ)^(−1/k)", "Zhang et al. 2020, arXiv 1905.11881; k = 2: SPECTRA, arXiv 2603.14315"
-)
+@recipe("g · T / ‖g‖, or soft g · (1 + (‖g‖ / T)ᵏ)^(−1/k)", "Zhang et al. 2020, arXiv 1905.11881; SPECTRA, arXiv 2603.14315")
 def normalize(
     threshold: ThresholdLike = 1.0,
     norm: NormLike = 2,
