@@ -12,7 +12,8 @@ on their ratio, ``g <- g * phi(n / T)``. The classical methods, written out::
     smoothed clipping, Zhang et al. 2020         Clipping(Global(), L2, Constant(1.0), Soft())
     Brock et al. 2021, adaptive clipping (AGC)   Clipping(PerUnit(), L2, Relative(0.01, floor=1e-3), Hard())
 
-:mod:`gradclip.recipes` gives each a name; :class:`gradclip.Chain` is two of them in turn.
+:mod:`gradclip.recipes` gives each a name; :class:`gradclip.Chain` is several of them in turn. Numbers and words do for
+most members: ``Clipping(PerTensor(), "rms", 1.0)`` is Adafactor's.
 """
 
 from __future__ import annotations

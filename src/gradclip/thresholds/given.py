@@ -25,7 +25,7 @@ class Constant(Threshold):
     """
 
     value: float | tuple[float, ...]
-    uniform = True
+    blind = True
 
     def __post_init__(self) -> None:
         each = self.value if isinstance(self.value, Sequence) else (self.value,)
@@ -33,7 +33,7 @@ class Constant(Threshold):
         if not values:
             raise ValueError("a threshold for each group needs at least one value")
         alone = len(values) == 1
-        set_fields(self, value=values[0] if alone else values, groups=None if alone else len(values))
+        set_fields(self, value=values[0] if alone else values, uniform=alone, groups=None if alone else len(values))
 
     def limits(self, norms: Array, state: State, context: Context) -> tuple[Array | float, State]:
         if isinstance(self.value, tuple):
