@@ -5,7 +5,7 @@
     python benchmarks/speed.py --only lstm --csv lstm.csv
     python benchmarks/speed.py --docs     # and put the table into docs/performance.md
 
-Every contender's result is compared with float64 (or :mod:`gradclip.reference`) before it is timed. Each round times every
+Every contender's result is compared with float64 (or :mod:`tests.reference`) before it is timed. Each round times every
 contender once, in an order that turns; times are medians over the rounds, ratios are of medians.
 """
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 import gradclip
 import gradclip.torch as drop_in
-from gradclip import Clipping, reference
+from gradclip import Clipping
+from tests import reference
 
 __all__ = ["CASES", "Case"]
 

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradclip import Clipping, reference
+from gradclip import Clipping
 from gradclip.torch.targets import Clippable, resolve
+from tests import reference
 
 # Half a unit in the last place for the scaling, as much again for the factor, and the sum's own error.
 TOLERANCE = {

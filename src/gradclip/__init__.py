@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from gradclip.chain import Chain
 from gradclip.clipping import Clipping
 from gradclip.errors import GradclipError, NonFiniteGradientError, RecipeError, StateError, TargetError
-from gradclip.moving import Cosine, Linear
 from gradclip.nonfinite import Propagate, Raise, Skip, Zero
 from gradclip.norms import L1, L2, LINF, RMS, Norm
 from gradclip.recipes import (
@@ -44,7 +43,28 @@ from gradclip.rescales import Band, Clamp, Drop, Hard, Normalize, Soft
 from gradclip.result import ClipResult
 from gradclip.scopes import Global, PerElement, PerGroup, PerTensor, PerUnit
 from gradclip.spelling import parse
-from gradclip.thresholds import Bounds, Constant, Relative, Schedule
+from gradclip.thresholds import (
+    Bounds,
+    Constant,
+    Cosine,
+    Ema,
+    EmaRatio,
+    Growth,
+    Linear,
+    Mean,
+    Minimum,
+    Moments,
+    Outlier,
+    Percentile,
+    Quantile,
+    Relative,
+    Schedule,
+    SecondMoment,
+    Stride,
+    Trust,
+    Typical,
+    ZScore,
+)
 
 if TYPE_CHECKING:
     from gradclip.torch import Attachment, Clipper, InBackward, attach, clip, clip_, tensor_norms
@@ -53,13 +73,22 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "L1", "L2", "LINF", "RMS", "Attachment", "Band", "Bounds", "Chain", "Clamp", "ClipResult", "Clipper", "Clipping",
-    "Constant", "Cosine", "Drop", "Global", "GradclipError", "Hard", "InBackward", "Linear", "NonFiniteGradientError", "Norm",
-    "Normalize", "PerElement", "PerGroup", "PerTensor", "PerUnit", "Propagate", "Raise", "RecipeError", "Recording",
-    "Relative", "Schedule", "Skip", "Soft", "StateError", "TargetError", "Zero",
-    "adagc", "agc", "aggc", "attach", "auto", "autoclip", "block_rms", "clip", "clip_", "global_norm", "group_norm",
-    "norm_growth", "normalize", "parse", "quantile", "record", "skip_step", "spam", "stable_spam", "tensor_norm",
-    "tensor_norms", "trust", "value", "zclip",
+    # use
+    "Attachment", "ClipResult", "Clipper", "InBackward", "Recording",
+    "attach", "clip", "clip_", "parse", "record", "tensor_norms",
+    # recipes
+    "adagc", "agc", "aggc", "auto", "autoclip", "block_rms", "global_norm", "group_norm", "norm_growth", "normalize",
+    "quantile", "skip_step", "spam", "stable_spam", "tensor_norm", "trust", "value", "zclip",
+    # the algebra: a method, and the members of its five axes
+    "Chain", "Clipping",
+    "Global", "PerElement", "PerGroup", "PerTensor", "PerUnit",
+    "L1", "L2", "LINF", "RMS", "Norm",
+    "Bounds", "Constant", "Cosine", "Ema", "EmaRatio", "Growth", "Linear", "Mean", "Minimum", "Moments", "Outlier",
+    "Percentile", "Quantile", "Relative", "Schedule", "SecondMoment", "Stride", "Trust", "Typical", "ZScore",
+    "Band", "Clamp", "Drop", "Hard", "Normalize", "Soft",
+    "Propagate", "Raise", "Skip", "Zero",
+    # errors
+    "GradclipError", "NonFiniteGradientError", "RecipeError", "StateError", "TargetError",
 ]  # fmt: skip
 
 _WITH_TORCH = {

@@ -12,71 +12,90 @@ on their ratio, ``g <- g * phi(n / T)``. The classical methods, written out::
     smoothed clipping, Zhang et al. 2020         Clipping(Global(), L2, Constant(1.0), Soft())
     Brock et al. 2021, adaptive clipping (AGC)   Clipping(PerUnit(), L2, Relative(0.01, floor=1e-3), Hard())
 
-:mod:`gradclip.recipes` gives each a name; :class:`gradclip.Chain` is two of them in turn.
+:mod:`gradclip.recipes` gives each a name; :class:`gradclip.Chain` is several of them in turn. Numbers and words do for
+most members: ``Clipping(PerTensor(), "rms", 1.0)`` is Adafactor's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-from gradclip.nonfinite import Nonfinite, Skip
-from gradclip.norms import L2, LINF, Norm
-from gradclip.rescales import Clamp, Hard, Rescale
-from gradclip.scopes import Global, PerElement, PerGroup, PerUnit, Scope
-from gradclip.thresholds import Bounds, Constant, Threshold
+from gradclip.arguments import set_fields
+from gradclip.nonfinite import Nonfinite, NonfiniteLike, as_nonfinite
+from gradclip.norms import L2, LINF, Norm, NormLike, as_norm
+from gradclip.rescales import Hard, Rescale
+from gradclip.scopes import Global, PerGroup, Scope
+from gradclip.thresholds import Bounds, Constant, Threshold, ThresholdLike, as_threshold
 
 if TYPE_CHECKING:
     from gradclip.chain import Chain
 
 __all__ = ["Clipping"]
 
-_DEFAULT_THRESHOLD = Constant(1.0)
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Clipping:
     """One clipping method: a choice on each of five axes. Immutable; compares by value; ``str`` is its short spelling.
+
+    Args:
+        scope: what is measured together.
+        norm: how big a block is: a ``Norm``, or 1, 2, any p > 0, ``"inf"``, ``"rms"``.
+        threshold: how big it may be: a rule, a number, one number a group, or a function of the step.
+        rescale: what happens above it.
+        nonfinite: what happens to a NaN or Inf: a policy, or ``"skip"``, ``"raise"``, ``"zero"``, ``"propagate"``.
 
     Raises:
         TypeError: an axis holds something of another axis.
         ValueError: two axes do not fit together.
 
-    >>> Clipping(threshold=Constant(0.5)) == Clipping.parse("global_norm:0.5")
+    >>> Clipping(threshold=0.5) == Clipping.parse("global_norm:0.5")
     True
-    >>> print(Clipping(PerElement(), L2, Bounds(-0.5, 0.5)))
+    >>> from gradclip import PerElement
+    >>> print(Clipping(PerElement(), threshold=Bounds(-0.5, 0.5)))
     value:-0.5,0.5
     """
 
-    scope: Scope = Global()
-    norm: Norm = L2
-    threshold: Threshold = _DEFAULT_THRESHOLD
-    rescale: Rescale = Hard()
-    nonfinite: Nonfinite = Skip()
+    scope: Scope
+    norm: Norm
+    threshold: Threshold
+    rescale: Rescale
+    nonfinite: Nonfinite
 
-    def __post_init__(self) -> None:
-        axes: dict[str, type] = {
-            "scope": Scope, "norm": Norm, "threshold": Threshold, "rescale": Rescale, "nonfinite": Nonfinite,
-        }  # fmt: skip
-        for axis, kind in axes.items():
-            given: Any = getattr(self, axis)
-            if not isinstance(given, kind):
-                article = "an" if kind.__name__[0] in "AEIOU" else "a"
-                raise TypeError(f"{axis} must be {article} {kind.__name__}, not {type(given).__name__} ({given!r})")
-        if isinstance(self.scope, PerElement):
-            _one_way_to_write_elements(self)
+    def __init__(
+        self,
+        scope: Scope = Global(),
+        norm: NormLike = L2,
+        threshold: ThresholdLike = 1.0,
+        rescale: Rescale = Hard(),
+        nonfinite: NonfiniteLike = "skip",
+    ) -> None:
+        if not isinstance(scope, Scope):
+            raise TypeError(f"scope must be a Scope, not {type(scope).__name__} ({scope!r})")
+        if not isinstance(rescale, Rescale):
+            raise TypeError(f"rescale must be a Rescale, not {type(rescale).__name__} ({rescale!r})")
+        norm, threshold = as_norm(norm), as_threshold(threshold)
+        if scope.per_element:
+            norm, threshold = LINF, _interval(threshold)
+        set_fields(self, scope=scope, norm=norm, threshold=threshold, rescale=rescale, nonfinite=as_nonfinite(nonfinite))
         _check_bounds(self)
-        _check_clamp(self)
-        _check_group_thresholds(self)
+        _check_elementwise(self)
+        _check_groups(self)
 
     def __str__(self) -> str:
+        return self._spelling
+
+    @cached_property
+    def _spelling(self) -> str:
+        """Found once: it is asked for at every step that is recorded."""
         from gradclip.spelling import spell
 
         return spell(self)
 
     @property
     def stages(self) -> tuple[Clipping, ...]:
-        """The method itself, alone: a :class:`gradclip.Chain` has two."""
+        """The method itself, alone: a :class:`gradclip.Chain` has several."""
         return (self,)
 
     @staticmethod
@@ -107,42 +126,40 @@ def as_clipping(clipping: Clipping | Chain | str) -> Clipping | Chain:
     raise TypeError(f"a recipe such as gradclip.global_norm(1.0) is expected, not {type(clipping).__name__}{hint}")
 
 
-def _one_way_to_write_elements(clipping: Clipping) -> None:
-    """Equal methods compare equal: a single element's norm is |x| whatever p is, and a constant limit is an interval."""
-    object.__setattr__(clipping, "norm", LINF)
-    if isinstance(clipping.threshold, Constant) and isinstance(clipping.threshold.value, float):
-        bound = clipping.threshold.value
-        object.__setattr__(clipping, "threshold", Bounds(-bound, bound))
+def _interval(threshold: Threshold) -> Threshold:
+    """Write a constant limit of elements as an interval, so that equal methods compare equal."""
+    if isinstance(threshold, Constant) and isinstance(threshold.value, float):
+        return Bounds(-threshold.value, threshold.value)
+    return threshold
 
 
 def _check_bounds(clipping: Clipping) -> None:
     threshold = clipping.threshold
-    if not isinstance(threshold, Bounds):
-        return
-    if not isinstance(clipping.scope, PerElement):
+    if isinstance(threshold, Bounds) and not clipping.scope.per_element:
         raise ValueError(
             f"an interval [low, high] bounds elements, not norms: use PerElement() or Constant({threshold.high:g})"
         )
-    if not threshold.symmetric and not isinstance(clipping.rescale, Hard):
+    if not threshold.symmetric and not clipping.rescale.caps:
         raise ValueError("an interval that is wider on one side fits only Hard(): make it symmetric or change the rescale")
 
 
-def _check_clamp(clipping: Clipping) -> None:
-    if not isinstance(clipping.rescale, Clamp):
+def _check_elementwise(clipping: Clipping) -> None:
+    if not clipping.rescale.elementwise:
         return
-    if isinstance(clipping.scope, (PerElement, PerUnit)):
-        raise ValueError("Clamp() is for blocks of whole tensors: use Hard() with PerElement()")
+    name = type(clipping.rescale).__name__
+    if clipping.scope.splits_tensors:
+        raise ValueError(f"{name}() is for blocks of whole tensors: use Hard() with PerElement()")
     if clipping.norm != LINF:
-        raise ValueError(f"Clamp() limits the largest element, so that is what must be measured: use LINF, not {clipping.norm}")
+        raise ValueError(
+            f"{name}() limits the largest element, so that is what must be measured: use LINF, not {clipping.norm}"
+        )
 
 
-def _check_group_thresholds(clipping: Clipping) -> None:
-    threshold, scope = clipping.threshold, clipping.scope
-    if not isinstance(threshold, Constant) or not isinstance(threshold.value, tuple):
+def _check_groups(clipping: Clipping) -> None:
+    groups, scope = clipping.threshold.groups, clipping.scope
+    if groups is None:
         return
     if not isinstance(scope, PerGroup):
-        raise ValueError(f"{len(threshold.value)} thresholds need as many groups: use group_norm, or one threshold")
-    if scope.patterns and len(scope.patterns) != len(threshold.value):
-        raise ValueError(
-            f"{len(threshold.value)} thresholds for {len(scope.patterns)} groups: give one for each, or one for all"
-        )
+        raise ValueError(f"{groups} thresholds need as many groups: use group_norm, or one threshold")
+    if scope.patterns and len(scope.patterns) != groups:
+        raise ValueError(f"{groups} thresholds for {len(scope.patterns)} groups: give one for each, or one for all")

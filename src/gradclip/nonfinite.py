@@ -7,8 +7,11 @@ Whatever the policy, a non-finite gradient never enters a threshold's history.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
-__all__ = ["Nonfinite", "Propagate", "Raise", "Skip", "Zero", "as_nonfinite"]
+from gradclip.arguments import set_fields, whole
+
+__all__ = ["Nonfinite", "NonfiniteLike", "Propagate", "Raise", "Skip", "Zero", "as_nonfinite"]
 
 
 class Nonfinite:
@@ -27,8 +30,7 @@ class Skip(Nonfinite):
     patience: int = 10
 
     def __post_init__(self) -> None:
-        if isinstance(self.patience, bool) or not isinstance(self.patience, int) or self.patience < 1:
-            raise ValueError(f"patience is a number of steps >= 1, not {self.patience!r}")
+        set_fields(self, patience=whole(self.patience, "patience"))
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,11 @@ class Propagate(Nonfinite):
 _WORDS: dict[str, Nonfinite] = {"skip": Skip(), "raise": Raise(), "zero": Zero(), "propagate": Propagate()}
 
 
-def as_nonfinite(policy: Nonfinite | str) -> Nonfinite:
+NonfiniteLike: TypeAlias = Nonfinite | str
+"""What is taken for a policy: one, or its word."""
+
+
+def as_nonfinite(policy: NonfiniteLike) -> Nonfinite:
     """Read a policy from its word.
 
     >>> as_nonfinite("zero")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeAlias
 
-__all__ = ["L1", "L2", "LINF", "RMS", "Norm", "as_norm"]
+__all__ = ["L1", "L2", "LINF", "RMS", "Norm", "NormLike", "as_norm"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,11 @@ LINF = Norm(math.inf)
 RMS = Norm(2, mean=True)
 
 
-def as_norm(norm: Norm | float | str) -> Norm:
+NormLike: TypeAlias = Norm | float | str
+"""What is taken for a norm: 1, 2, any p > 0, ``"inf"`` or ``"rms"``."""
+
+
+def as_norm(norm: NormLike) -> Norm:
     """Read a norm from a number or a word.
 
     >>> as_norm(2), as_norm("inf"), as_norm("rms"), as_norm("L1")

@@ -6,13 +6,15 @@ in whatever array library holds them. ``T = inf`` measures only: every factor is
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from gradclip._arrays import Array, namespace
-from gradclip.moving import Warmup, extremes, moved
-from gradclip.thresholds import number
+from gradclip.arguments import number, set_fields
+from gradclip.thresholds.moving import Warmup, extremes
 
 __all__ = ["Band", "Clamp", "Drop", "Hard", "Normalize", "Rescale", "Soft"]
 
@@ -22,22 +24,26 @@ class Rescale(ABC):
 
     formula: ClassVar[str]
     caps: ClassVar[bool] = False
-    """The factor is ``min(1, T/n)``: what is within its limit is left alone, and what is not ends at it."""
-    elementwise: ClassVar[bool] = False
-    """Elements are limited, not blocks: by the limit of their block."""
+    """A block is multiplied by ``min(1, T/n)``, so one at or below its limit is left alone."""
     drops: ClassVar[bool] = False
-    """A factor of 0 drops a gradient."""
+    """A factor of 0 takes the gradient away."""
+    elementwise: ClassVar[bool] = False
+    """The limit is measured on a block and applied to its elements: they are clamped, not multiplied by the factor."""
 
     def factors(self, norms: Array, limits: Array | float, step: int | Array = 0) -> Array:
         """Return the factor of each block, shaped like ``norms``; 1 where the limit is inf, else NaN for a NaN norm."""
-        xp = namespace(norms)
+        xp, now = namespace(norms), self.at(step, norms)
         if isinstance(limits, float):
-            return xp.ones_like(norms) if limits == xp.inf else self.phi(norms, limits, step)
-        return xp.where(limits == xp.inf, xp.ones_like(norms), self.phi(norms, limits, step))
+            return xp.ones_like(norms) if limits == xp.inf else now.phi(norms, limits)
+        return xp.where(limits == xp.inf, xp.ones_like(norms), now.phi(norms, limits))
+
+    def at(self, step: int | Array, norms: Array) -> Rescale:
+        """Return it with every number that moves as it is at this step, as an array like ``norms`` where the step is one."""
+        return self
 
     @abstractmethod
-    def phi(self, norms: Array, limits: Array | float, step: int | Array = 0) -> Array:
-        """Return ``phi(n / T)`` for limits that are finite; only a rescale that moves reads the step."""
+    def phi(self, norms: Array, limits: Array | float) -> Array:
+        """Return ``phi(n / T)`` for limits that are finite, and numbers that do not move."""
 
 
 @dataclass(frozen=True)
@@ -47,22 +53,22 @@ class Hard(Rescale):
     formula: ClassVar[str] = "min(1, T/n)"
     caps: ClassVar[bool] = True
 
-    def phi(self, norms: Array, limits: Array | float, step: int | Array = 0) -> Array:
+    def phi(self, norms: Array, limits: Array | float) -> Array:
         return _down(norms, limits)
 
 
 @dataclass(frozen=True)
 class Clamp(Rescale):
-    """Bring the elements above the limit down to it, and leave the others of their block: the largest ends at ``min(n, T)``.
+    """Clamp the elements of a block to a limit on its largest: what lies above is brought down to T, the rest stays.
 
-    For blocks of whole tensors, measured by their largest element; it bends the direction. (Under ``PerElement``, where a
-    block is one element, ``Hard`` does this.)
+    Measured on a block of whole tensors (with ``LINF``), applied to elements: it bends the direction. The factor it gives
+    is that of the largest element, ``min(1, T/n)``. (Under ``PerElement``, where a block is one element, ``Hard`` does this.)
     """
 
     formula: ClassVar[str] = "clamp(g, -T, T)"
     elementwise: ClassVar[bool] = True
 
-    def phi(self, norms: Array, limits: Array | float, step: int | Array = 0) -> Array:
+    def phi(self, norms: Array, limits: Array | float) -> Array:
         return _down(norms, limits)
 
 
@@ -72,7 +78,7 @@ class Normalize(Rescale):
 
     formula: ClassVar[str] = "T/n"
 
-    def phi(self, norms: Array, limits: Array | float, step: int | Array = 0) -> Array:
+    def phi(self, norms: Array, limits: Array | float) -> Array:
         xp = namespace(norms)
         one = xp.ones_like(norms)
         return xp.where(norms == 0, one, limits / xp.where(norms == 0, one, norms))
@@ -80,12 +86,43 @@ class Normalize(Rescale):
 
 @dataclass(frozen=True)
 class Soft(Rescale):
-    """Approach the limit smoothly: ``1 / (1 + n/T)`` (Zhang et al. 2020), so the result stays below ``T``."""
+    """Approach the limit smoothly: ``(1 + r^k)^(-1/k)`` with ``r = n/T``, so the result stays below ``T``.
 
-    formula: ClassVar[str] = "1/(1 + n/T)"
+    At ``k = 1`` it is ``1 / (1 + n/T)`` (Zhang et al. 2020, arXiv 1905.11881), at 2 the form of SPECTRA (arXiv 2603.14315);
+    the larger k, the later it bends, and its limit is ``Hard``.
 
-    def phi(self, norms: Array, limits: Array | float, step: int | Array = 0) -> Array:
-        return 1.0 / (1.0 + norms / limits)
+    Raises:
+        ValueError: ``k`` is not > 0, or infinite.
+
+    >>> import numpy as np
+    >>> [Soft(k).factors(np.array([3.0]), 4.0).round(3).item() for k in (1, 2, 8)]
+    [0.571, 0.8, 0.988]
+    """
+
+    k: float = 1.0
+    formula: ClassVar[str] = "(1 + (n/T)^k)^(-1/k)"
+
+    def __post_init__(self) -> None:
+        set_fields(self, k=number(self.k, "the power k"))
+        if not 0 < self.k < math.inf:
+            raise ValueError(
+                f"the power k must be > 0 and finite, not {self.k:g}: for inf, where nothing is bent, write Hard()"
+            )
+
+    @property
+    def soft(self) -> bool | float:
+        """The power as ``normalize`` spells it."""
+        return self.k == 1 or self.k
+
+    def phi(self, norms: Array, limits: Array | float) -> Array:
+        ratio = norms / limits
+        if self.k == 1:
+            return 1.0 / (1.0 + ratio)
+        xp = namespace(norms)
+        over = ratio > 1
+        inverse = 1.0 / xp.where(over, ratio, xp.ones_like(ratio))  # the power of the smaller one cannot overflow
+        bent = (1.0 + xp.where(over, inverse, ratio) ** self.k) ** (-1 / self.k)
+        return inverse * bent
 
 
 @dataclass(frozen=True)
@@ -102,17 +139,24 @@ class Band(Rescale):
 
     def __post_init__(self) -> None:
         if not isinstance(self.low, Warmup):
-            object.__setattr__(self, "low", number(self.low, "a band's low edge"))
+            set_fields(self, low=number(self.low, "a band's low edge"))
         least, largest = extremes(self.low)
         if not 0 <= least <= largest <= 1:
             raise ValueError(f"a band's low edge is a share of the limit between 0 and 1, not {self.low}")
         if not self.max_gain >= 1:
             raise ValueError(f"max_gain must be >= 1, not {self.max_gain}")
 
-    def phi(self, norms: Array, limits: Array | float, step: int | Array = 0) -> Array:
+    def at(self, step: int | Array, norms: Array) -> Rescale:
+        if not isinstance(self.low, Warmup):
+            return self
+        now = copy(self)  # not checked again: at a traced step the edge is an array without a value
+        set_fields(now, low=self.low.at(step, norms))
+        return now
+
+    def phi(self, norms: Array, limits: Array | float) -> Array:
         xp = namespace(norms)
         one = xp.ones_like(norms)
-        low = moved(self.low, step, norms)
+        low: Any = self.low
         ratio = limits / xp.where(norms == 0, one, norms)
         gain = xp.where(low * ratio > self.max_gain, one * self.max_gain, low * ratio)
         up = (norms < low * limits) & (norms > 0)
@@ -126,7 +170,7 @@ class Drop(Rescale):
     formula: ClassVar[str] = "0 if n > T else 1"
     drops: ClassVar[bool] = True
 
-    def phi(self, norms: Array, limits: Array | float, step: int | Array = 0) -> Array:
+    def phi(self, norms: Array, limits: Array | float) -> Array:
         xp = namespace(norms)
         zero: Any = norms * 0  # NaN stays NaN
         return xp.where(norms <= limits, xp.ones_like(norms), zero)

@@ -15,6 +15,8 @@ from torch import nn
 from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
+from gradclip.arguments import share, whole
+
 __all__ = ["cosine", "cyclic", "decay_groups", "step", "warmup", "warmup_cosine"]
 
 
@@ -32,7 +34,7 @@ def step(optimizer: torch.optim.Optimizer, milestones: Iterable[int], factor: fl
     steps = [whole(at, "a milestone") for at in milestones]
     if steps != sorted(set(steps)):
         raise ValueError(f"the milestones must grow: write {sorted(set(steps))}")
-    return lr_scheduler.MultiStepLR(optimizer, steps, between(factor, "the factor"))
+    return lr_scheduler.MultiStepLR(optimizer, steps, share(factor, "the factor", one=True))
 
 
 def warmup(optimizer: torch.optim.Optimizer, steps: int, start: float | None = None) -> LRScheduler:
@@ -47,7 +49,7 @@ def warmup(optimizer: torch.optim.Optimizer, steps: int, start: float | None = N
     [0.25, 0.5, 0.75, 1.0, 1.0]
     """
     length = whole(steps, "the warm-up")
-    first = 1 / length if start is None else between(start, "the share of the first step")
+    first = 1 / length if start is None else share(start, "the share of the first step", one=True)
     return lr_scheduler.LinearLR(optimizer, first, total_iters=max(1, length - 1))
 
 
@@ -102,15 +104,15 @@ def warmup_cosine(optimizer: torch.optim.Optimizer, warmup_steps: int, steps: in
     length = whole(steps, "the schedule")
     if rising >= length:
         raise ValueError(f"a warm-up of {rising} steps leaves none of {length} for the cosine")
-    left = between(end, "the share that is left", zero=True)
+    left = share(end, "the share that is left", zero=True, one=True)
 
-    def share(at: int) -> float:
+    def rate(at: int) -> float:
         if at < rising:
             return (at + 1) / rising
         progress = min(1.0, (at - rising) / (length - rising))
         return left + (1 - left) * (1 + math.cos(math.pi * progress)) / 2
 
-    return lr_scheduler.LambdaLR(optimizer, share)
+    return lr_scheduler.LambdaLR(optimizer, rate)
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -136,20 +138,6 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         {"params": [(name, p) for name, p in named if p.dim() >= 2], "weight_decay": float(weight_decay)},
         {"params": [(name, p) for name, p in named if p.dim() < 2], "weight_decay": 0.0},
     ]
-
-
-def whole(value: int, what: str) -> int:
-    """Check a number of steps."""
-    if isinstance(value, bool) or value != int(value) or value < 1:
-        raise ValueError(f"{what} is a whole number of steps >= 1, not {value}")
-    return int(value)
-
-
-def between(value: float, what: str, *, zero: bool = False) -> float:
-    """Check a share."""
-    if not 0 <= value <= 1 or (value == 0 and not zero):
-        raise ValueError(f"{what} must be between 0 and 1, not {value}")
-    return float(value)
 
 
 def _rates(builder: Any, count: int, **options: Any) -> list[float]:

@@ -13,11 +13,15 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from math import prod
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
+from gradclip.arguments import number, set_fields
 from gradclip.errors import TargetError
 
-__all__ = ["Entry", "Global", "Partition", "PerElement", "PerGroup", "PerTensor", "PerUnit", "Scope"]
+__all__ = ["Entry", "Global", "Partition", "Patterns", "PerElement", "PerGroup", "PerTensor", "PerUnit", "Scope"]
+
+Patterns: TypeAlias = str | Sequence[str]
+"""Name patterns with ``*`` and ``?``: one word, or several; kept as a tuple."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +79,21 @@ class Partition:
 class Scope(ABC):
     """Cut tensors into blocks; names that match a pattern in ``exclude`` (``*`` and ``?``) are left as they are."""
 
-    exclude: tuple[str, ...] = ()
-    by_element: ClassVar[bool] = False
-    """A block is one element."""
+    exclude: Patterns = ()
+    spans_tensors: ClassVar[bool] = False
+    """A block may hold several tensors, so its norm is known only when all of them are measured."""
+    splits_tensors: ClassVar[bool] = False
+    """A tensor may hold several blocks, so it is not multiplied by one number."""
+    per_element: ClassVar[bool] = False
+    """Every element is a block, so that the norm is its absolute value."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "exclude", patterns_of(self.exclude))
+        set_fields(self, exclude=_patterns(self.exclude))
+
+    @property
+    def per_tensor(self) -> bool:
+        """Every tensor is one block."""
+        return not self.spans_tensors and not self.splits_tensors
 
     def partition(self, entries: Sequence[Entry]) -> Partition:
         """Return the block of every tensor.
@@ -102,6 +115,8 @@ class Scope(ABC):
 class Global(Scope):
     """Everything is one block."""
 
+    spans_tensors: ClassVar[bool] = True
+
     def _cut(self, entries: Sequence[Entry], included: Sequence[bool]) -> Partition:
         return Partition(tuple(0 if i else None for i in included), (1,) * len(entries), 1, names=("whole",))
 
@@ -110,16 +125,17 @@ class Global(Scope):
 class PerGroup(Scope):
     """One block a group: the optimizer's param groups, or the first of ``patterns`` that matches a parameter's name."""
 
-    patterns: tuple[str, ...] = ()
+    patterns: Patterns = ()
+    spans_tensors: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "patterns", patterns_of(self.patterns))
+        set_fields(self, patterns=_patterns(self.patterns))
 
     def _cut(self, entries: Sequence[Entry], included: Sequence[bool]) -> Partition:
         blocks = [self._block(e) if i else None for e, i in zip(entries, included, strict=True)]
         count = len(self.patterns) or 1 + max((b for b in blocks if b is not None), default=-1)
-        names = self.patterns or tuple(f"group {i}" for i in range(count))
+        names = tuple(self.patterns) or tuple(f"group {i}" for i in range(count))
         return Partition(tuple(blocks), (1,) * len(entries), count, names=names)
 
     def _block(self, entry: Entry) -> int:
@@ -157,6 +173,14 @@ class PerUnit(Scope):
     """
 
     axis: int | None = None
+    splits_tensors: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.axis is not None:
+            if isinstance(self.axis, bool) or not number(self.axis, "the unit axis").is_integer():
+                raise ValueError(f"the unit axis is a whole number, not {self.axis}")
+            set_fields(self, axis=int(self.axis))
 
     def _cut(self, entries: Sequence[Entry], included: Sequence[bool]) -> Partition:
         for entry in entries:
@@ -171,13 +195,14 @@ class PerUnit(Scope):
 class PerElement(Scope):
     """Every element is a block; its norm is its absolute value."""
 
-    by_element: ClassVar[bool] = True
+    splits_tensors: ClassVar[bool] = True
+    per_element: ClassVar[bool] = True
 
     def _cut(self, entries: Sequence[Entry], included: Sequence[bool]) -> Partition:
         return _numbered(tuple(prod(e.shape) for e in entries), included)
 
 
-def patterns_of(patterns: str | Sequence[str]) -> tuple[str, ...]:
+def _patterns(patterns: Patterns) -> tuple[str, ...]:
     """Return name patterns as a tuple; one word is one pattern."""
     found = (patterns,) if isinstance(patterns, str) else tuple(patterns)
     for pattern in found:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
-from gradclip import adaptive, moving, nonfinite, norms, rescales, scopes, thresholds
+from gradclip import nonfinite, norms, rescales, scopes, thresholds
 from gradclip.chain import Chain
 from gradclip.clipping import Clipping
 from gradclip.errors import RecipeError
@@ -25,7 +25,8 @@ __all__ = ["parse", "spell"]
 
 _PATTERNS = ("exclude", "patterns")
 """Arguments that are words even where they look like numbers."""
-_MOVING: dict[str, Callable[..., thresholds.Threshold]] = {"linear": moving.Linear, "cosine": moving.Cosine}
+_ALIASES = {"normalise": "normalize"}
+_MOVING: dict[str, Callable[..., thresholds.Threshold]] = {"linear": thresholds.Linear, "cosine": thresholds.Cosine}
 
 
 def parse(spelling: str) -> Clipping | Chain:
@@ -41,7 +42,8 @@ def parse(spelling: str) -> Clipping | Chain:
     if text.startswith(("Clipping(", "Chain(")):
         return _parse_long(text)
     name, _, rest = text.partition(":")
-    recipe = RECIPES.get(name.strip())
+    name = _ALIASES.get(name.strip(), name.strip())
+    recipe = RECIPES.get(name)
     if recipe is None:
         from difflib import get_close_matches
 
@@ -59,15 +61,12 @@ def parse(spelling: str) -> Clipping | Chain:
 def spell(clipping: Clipping | Chain) -> str:
     """Write a method as its short spelling where a recipe has one, else in the long form.
 
-    >>> spell(Clipping(threshold=moving.Linear(10, 1, 1000)))
+    >>> spell(Clipping(threshold=thresholds.Linear(10, 1, 1000)))
     'global_norm:linear(10.0,1.0,1000)'
     """
-    fields: dict[str, Any] = {}
-    for stage in reversed(clipping.stages):
-        fields |= _fields(stage)
     found: list[str] = []
     for recipe in RECIPES.values():
-        given = {name: fields[name] for name in recipe.parameters if name in fields}
+        given = _given(recipe, clipping)
         with suppress(TypeError, ValueError):
             if recipe.build(**given) == clipping:
                 found.append(_short(recipe, given))
@@ -75,19 +74,20 @@ def spell(clipping: Clipping | Chain) -> str:
     return min(found, key=len, default=long)
 
 
-def _fields(clipping: Clipping) -> dict[str, Any]:
-    """Return what the axes hold, by the names that recipes give it."""
-    parts = vars(clipping.threshold)
-    nested = [vars(part) for part in parts.values() if isinstance(part, thresholds.Threshold)]
-    fields: dict[str, Any] = {
-        **{key: value for part in nested for key, value in part.items()},
-        **parts, **vars(clipping.scope), **vars(clipping.rescale),
-        "threshold": clipping.threshold, "norm": clipping.norm, "nonfinite": clipping.nonfinite,
-        "soft": isinstance(clipping.rescale, rescales.Soft),
-        "per_tensor": isinstance(clipping.scope, scopes.PerTensor),
-    }  # fmt: skip
-    fields.setdefault("low", clipping.threshold)
-    return fields
+def _given(recipe: Recipe, clipping: Clipping | Chain) -> dict[str, Any]:
+    """Return a recipe's arguments as a method's axes hold them: each is a field, or a property, of the same name."""
+    parts = [part for stage in clipping.stages for part in _parts(stage)]
+    holders = {name: next((part for part in parts if hasattr(part, name)), None) for name in recipe.parameters}
+    given = {name: getattr(part, name) for name, part in holders.items() if part is not None}
+    if "low" in recipe.parameters:
+        given.setdefault("low", clipping.stages[0].threshold)  # a moving bound is given as the lower one
+    return given
+
+
+def _parts(stage: Clipping) -> list[object]:
+    threshold = stage.threshold
+    rules = threshold.rules if isinstance(threshold, thresholds.Minimum) else ()
+    return [stage, stage.rescale, stage.scope, threshold, *rules]
 
 
 def _arguments(recipe: Recipe, text: str) -> tuple[list[Any], dict[str, Any]]:
@@ -144,14 +144,13 @@ def _value(word: str) -> Any:
 
 
 def _short(recipe: Recipe, given: Mapping[str, Any]) -> str:
-    """Print the arguments: those without a default, or first, bare; the rest by name and only where not the default."""
+    """Print the arguments that differ from their defaults: by name after one that is left out, words by name always."""
     parts: list[str] = []
     bare = True
     for name, parameter in recipe.parameters.items():
         written = _written(given.get(name, parameter.default))
-        unset = parameter.default is not Parameter.empty and written == _written(parameter.default)
         bare = bare and name not in _PATTERNS and parameter.kind is not Parameter.KEYWORD_ONLY
-        if (unset and parts) or (unset and not bare):
+        if parameter.default is not Parameter.empty and written == _written(parameter.default):
             bare = False
             continue
         parts.append(written if bare else f"{name}={written}")
@@ -163,7 +162,7 @@ def _written(value: Any) -> str:
     match value:
         case thresholds.Constant():
             return _written(value.value)
-        case moving.Linear() | moving.Cosine():
+        case thresholds.Linear() | thresholds.Cosine():
             numbers = (value.start, value.end, value.steps, value.after)
             inside = ",".join(_written(v) for v in (numbers if value.after else numbers[:3]))
             return f"{type(value).__name__.lower()}({inside})"
@@ -196,7 +195,7 @@ def _parse_long(text: str) -> Clipping | Chain:
     return built
 
 
-_AXES = (scopes, norms, thresholds, moving, adaptive, rescales, nonfinite)
+_AXES = (scopes, norms, thresholds, rescales, nonfinite)
 _NAMES: dict[str, Any] = {
     "Chain": Chain, "Clipping": Clipping, "inf": math.inf,
     **{name: getattr(axis, name) for axis in _AXES for name in axis.__all__},

@@ -6,41 +6,40 @@ from typing import Any
 
 import numpy as np
 
-from gradclip import adaptive
-from gradclip.moving import Cosine, Linear, Warmup
-from gradclip.thresholds import Context, Threshold
+from gradclip import thresholds
+from gradclip.thresholds import Context, Cosine, Linear, Threshold, Warmup
 
 STEPS = 1000
 RULES: list[Threshold] = [
-    adaptive.ZScore(),
-    adaptive.ZScore(1.5, 0.9, 10, 2.0),
-    adaptive.EmaRatio(),
-    adaptive.EmaRatio(1.2, 0.9, 5, 3.0, 1e-6),
-    adaptive.Ema(),
-    adaptive.Ema(1.1, 0.98),
-    adaptive.Ema(Cosine(1.5, 1.1, 100, after=50)),
-    adaptive.Ema(Linear(0.6, 0.7, 300, after=400), 0.95, min_gain=0.9),
-    adaptive.SecondMoment(),
-    adaptive.SecondMoment(10.0, 0.98, 3),
-    adaptive.Growth(),
-    adaptive.Growth(1.5, 0.1),
-    adaptive.Percentile(),
-    adaptive.Percentile(95.0),
-    adaptive.Quantile(),
-    adaptive.Quantile(0.95, 50),
-    adaptive.Outlier(),
-    adaptive.Outlier(2.0, 20, 5),
-    adaptive.Typical(),
-    adaptive.Typical(1.5, 20, 3),
-    adaptive.Mean(),
-    adaptive.Mean(0.9),
-    adaptive.Moments(),
-    adaptive.Moments(0.5, 0.98),
-    adaptive.Least(adaptive.ZScore(), adaptive.Quantile(0.9, 100)),
+    thresholds.ZScore(),
+    thresholds.ZScore(1.5, 0.9, 10, 2.0),
+    thresholds.EmaRatio(),
+    thresholds.EmaRatio(1.2, 0.9, 5, 3.0, 1e-6),
+    thresholds.Ema(),
+    thresholds.Ema(1.1, 0.98),
+    thresholds.Ema(Cosine(1.5, 1.1, 100, after=50)),
+    thresholds.Ema(Linear(0.6, 0.7, 300, after=400), 0.95, min_gain=0.9),
+    thresholds.SecondMoment(),
+    thresholds.SecondMoment(10.0, 0.98, 3),
+    thresholds.Growth(),
+    thresholds.Growth(1.5, 0.1),
+    thresholds.Percentile(),
+    thresholds.Percentile(95.0),
+    thresholds.Quantile(),
+    thresholds.Quantile(0.95, 50),
+    thresholds.Outlier(),
+    thresholds.Outlier(2.0, 20, 5),
+    thresholds.Typical(),
+    thresholds.Typical(1.5, 20, 3),
+    thresholds.Mean(),
+    thresholds.Mean(0.9),
+    thresholds.Moments(),
+    thresholds.Moments(0.5, 0.98),
+    thresholds.Minimum(thresholds.ZScore(), thresholds.Quantile(0.9, 100)),
 ]
 DEFAULTS = RULES[::2]
-PER_BLOCK = [rule for rule in RULES if not isinstance(rule, adaptive.EmaRatio)]
-LOSES_THE_SCALE = adaptive.Moments
+PER_BLOCK = [rule for rule in RULES if not isinstance(rule, thresholds.EmaRatio)]
+LOSES_THE_SCALE = thresholds.Moments
 """The rule whose limit is no norm in the gradient's unit."""
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import gradclip
-from gradclip import adaptive
+from gradclip import thresholds
 from gradclip.thresholds import Constant
 
 VALUE_THEN_NORM = gradclip.Chain(gradclip.value(1.0), gradclip.global_norm(1.0))
@@ -116,10 +116,65 @@ class TestNonfinite:
         assert all(p.grad.isnan().all() for p in target.values())
         assert not bool(result.finite)
 
-    def test_two_policies_are_refused(self):
+    def test_several_policies_are_refused(self):
         with pytest.raises(ValueError, match="need the same policy") as error:
             gradclip.Chain(gradclip.value(1.0), gradclip.global_norm(1.0, nonfinite="zero"))
         assert "\n" not in str(error.value)
+
+
+class TestAnyLength:
+    STAGES = ("value:2.0", "tensor_norm:1.5", "agc:0.9", "global_norm:1.0")
+
+    def test_what_comes_out_of_one_goes_into_the_next(self):
+        target, by_hand = made([3.0, 0.0], [0.0, -4.0], [0.1, 0.2]), made([3.0, 0.0], [0.0, -4.0], [0.1, 0.2])
+        result = gradclip.clip_(target, gradclip.Chain(*self.STAGES))
+        before = gradclip.clip_(by_hand, "global_norm:inf").norm
+        for stage in self.STAGES:
+            last = gradclip.clip_(by_hand, stage)
+        for name in target:
+            assert target[name].grad.tolist() == by_hand[name].grad.tolist()
+        assert float(result.norm) == float(before)
+        assert float(result.clipped_norm) == float(last.clipped_norm) == pytest.approx(1.0)
+
+    @pytest.mark.parametrize("which", range(4))
+    def test_clipped_by_any(self, which):
+        stages = ["value:9.0", "tensor_norm:9.0", "agc:9.0", "global_norm:9.0"]
+        assert not bool(gradclip.clip_(made([3.0, 1.0]), gradclip.Chain(*stages)).clipped)
+        stages[which] = stages[which].replace("9.0", "0.5")
+        assert bool(gradclip.clip_(made([3.0, 1.0]), gradclip.Chain(*stages)).clipped)
+
+    @pytest.mark.parametrize("which", range(3))
+    def test_a_step_that_one_of_them_drops_ends_there(self, which):
+        stages = [gradclip.norm_growth(2.0), gradclip.norm_growth(2.0)]
+        stages.insert(which, gradclip.Clipping(threshold=4.0, rescale=gradclip.Drop()))
+        target = made([3.0, 4.0])
+        clipper = gradclip.Clipper(target, gradclip.Chain(*stages))
+        result = clipper.clip_()
+        assert target["a"].grad is None
+        assert (float(result.norm), float(result.clipped_norm)) == (5.0, 0.0)
+        taught = [key for key, value in clipper.state_dict().items() if key.endswith("previous") and value.any()]
+        assert taught == [f"threshold.{i}.previous" for i in range(which)]
+
+    def test_each_keeps_its_history_under_its_place(self):
+        target = made([3.0, 4.0])
+        chain = gradclip.Chain("norm_growth:2.0", "value:9.0", "zclip", "norm_growth:3.0")
+        clipper = gradclip.Clipper(target, chain)
+        clipper.clip_()
+        state = clipper.state_dict()
+        assert {key for key in state if "." in key} == {
+            "threshold.0.previous", "threshold.0.largest", "threshold.2.count", "threshold.2.mean", "threshold.2.var",
+            "threshold.3.previous", "threshold.3.largest",
+        }  # fmt: skip
+        again = gradclip.Clipper(target, chain)
+        again.load_state_dict(state)
+        assert all((again.state_dict()[key] == value) for key, value in state.items() if "." in key)
+
+    def test_a_chain_in_a_chain_is_flat(self):
+        flat = gradclip.Chain("value:1.0", "global_norm:2.0", "zclip", "norm_growth")
+        nested = gradclip.Chain(gradclip.Chain("value:1.0", "global_norm:2.0"), "Chain('zclip', 'norm_growth')")
+        assert nested == flat
+        assert len(nested.stages) == 4
+        assert str(nested) == "Chain('value:-1.0,1.0', 'global_norm:2.0', 'zclip', 'norm_growth')"
 
 
 class TestSteps:
@@ -147,10 +202,10 @@ class TestSteps:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda s: s | {"recipe": "stable_spam:0.5"}, "belongs to stable_spam:0.5, not to stable_spam:0.999"),
+            (lambda s: s | {"recipe": "stable_spam:0.5"}, "belongs to stable_spam:0.5, not to stable_spam: use"),
             (lambda s: s | {"threshold.1.rms": torch.ones(7)}, "was the model changed"),
-            (lambda s: {k: v for k, v in s.items() if "second" not in k}, "was the model changed"),
-            (lambda s: {k.replace("0.", ""): v for k, v in s.items()}, "was the model changed"),
+            (lambda s: {k: v for k, v in s.items() if "threshold.1." not in k}, "was the model changed"),
+            (lambda s: {k.replace("threshold.0.", "threshold."): v for k, v in s.items()}, "was the model changed"),
         ],
     )
     def test_a_state_of_something_else_is_refused_whole(self, change, message):
@@ -191,6 +246,7 @@ class TestSpelling:
         VALUE_THEN_NORM,
         gradclip.Chain(gradclip.aggc(gradclip.Linear(1.5, 1.1, 10, 5), patterns="*"), gradclip.agc(exclude="a'b")),
         gradclip.Chain(gradclip.Clipping(norm=gradclip.Norm(3, mean=True)), gradclip.value(1.0)),
+        gradclip.Chain("value:1.0", "auto", gradclip.stable_spam(), "normalize:soft=2", "agc:exclude=a*"),
     )  # fmt: skip
 
     @pytest.mark.parametrize("chain", CHAINS, ids=str)
@@ -205,8 +261,9 @@ class TestSpelling:
         assert gradclip.Chain("value:1.0", "global_norm:1.0") == VALUE_THEN_NORM
 
     def test_what_is_no_method(self):
-        with pytest.raises(TypeError, match="two are all that a chain holds"):
-            gradclip.Chain(VALUE_THEN_NORM, gradclip.value(1.0))
+        for alone in ((), ("value:1.0",)):
+            with pytest.raises(ValueError, match="two methods or more: write one alone as it is"):
+                gradclip.Chain(*alone)
         with pytest.raises(TypeError, match="not float: write"):
             gradclip.Chain(gradclip.value(1.0), 1.0)
         with pytest.raises(gradclip.RecipeError, match="unknown recipe 'vlaue': did you mean 'value'"):
@@ -218,7 +275,7 @@ class TestSpelling:
 class TestClamp:
     def test_each_tensor_has_its_own_limit(self):
         target = made([3.0, 0.5], [-8.0, 0.5], [0.2, 0.1])
-        clipping = gradclip.Clipping(gradclip.PerTensor(), gradclip.LINF, adaptive.Growth(1.0), gradclip.Clamp())
+        clipping = gradclip.Clipping(gradclip.PerTensor(), gradclip.LINF, thresholds.Growth(1.0), gradclip.Clamp())
         clipper = gradclip.Clipper(target, clipping)
         clipper.clip_()
         for parameter, grad in zip(target.values(), ([6.0, 2.0], [9.0, -5.0], [0.1, 0.2]), strict=True):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gradclip import adaptive, reference_rules
+from gradclip import thresholds
+from tests import reference
 from tests.adaptive.support import RULES, run_numpy, spiky_norms
 
 
@@ -13,8 +14,8 @@ from tests.adaptive.support import RULES, run_numpy, spiky_norms
 def test_limits_are_the_formula(rule):
     norms = spiky_norms()
     there = norms > 0
-    want, found = reference_rules.limits(rule, norms), run_numpy(rule, norms)
-    exact = 0.0101 if isinstance(rule, adaptive.Percentile) else 1e-12
+    want, found = reference.limits(rule, norms), run_numpy(rule, norms)
+    exact = 0.0101 if isinstance(rule, thresholds.Percentile) else 1e-12
     np.testing.assert_allclose(found[there], want[there], rtol=exact)
     assert (norms[there] > want[there]).any()  # the recording reaches the limit
     assert (norms[there] <= want[there]).any()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gradclip import adaptive
+from gradclip import thresholds
 from gradclip.thresholds import Context, Relative
 from tests.adaptive.support import DEFAULTS, RULES, run, run_numpy, spiky_norms
 
@@ -79,7 +79,7 @@ def test_single_precision_stays_single(rule):
 
 
 @pytest.mark.parametrize(
-    "rule", [adaptive.Trust(0.3), Relative(0.3), adaptive.Least(adaptive.Trust(), adaptive.ZScore())], ids=repr
+    "rule", [thresholds.Trust(0.3), Relative(0.3), thresholds.Minimum(thresholds.Trust(), thresholds.ZScore())], ids=repr
 )
 def test_rules_that_read_the_weights_say_the_same(rule):
     weights, lr = np.array([0.0, 1e-4, 5.0]), np.array([0.1, 0.0, 3.0])

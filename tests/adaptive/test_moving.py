@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 import gradclip
-from gradclip import adaptive, reference
+from gradclip import thresholds
 from gradclip.thresholds import Context
+from tests import reference
 from tests.adaptive.support import run, spiky_norms
 
 SHAPES = [
@@ -192,4 +193,4 @@ class TestAggcAsPublished:
             gradclip.aggc(0.6)
         state = run(self.LORA.threshold, np.ones((1000, 1)))[1]
         assert float(state["ema"][0]) == pytest.approx(0.9)
-        assert adaptive.Ema(0.6, min_gain=0.5).high == 0.6
+        assert thresholds.Ema(0.6, min_gain=0.5).high == 0.6

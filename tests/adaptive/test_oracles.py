@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from gradclip import adaptive
+from gradclip import thresholds
 from gradclip.thresholds import Context
 from tests.adaptive.support import run, run_numpy, spiky_norms
 
@@ -41,7 +41,7 @@ def states(rule, norms: np.ndarray):
 class TestZclip:
     def pair(self, cap: float | None, eps: float = 0.0):
         model = nn.ParameterList(scalars(1))
-        return model, zclip.ZClip(max_grad_norm=cap, eps=eps), adaptive.ZScore(cap=cap or math.inf)
+        return model, zclip.ZClip(max_grad_norm=cap, eps=eps), thresholds.ZScore(cap=cap or math.inf)
 
     @pytest.mark.parametrize("cap", [None, 1.0])
     def test_a_thousand_steps(self, cap):
@@ -96,7 +96,7 @@ class TestAutoclip:
         norms = spiky_norms(blocks=1 if whole else 3, zeros=0 if whole else 0.05)
         parameters = scalars(norms.shape[1])
         theirs = autoclip.QuantileClip(parameters, quantile=q, history_length=window, global_threshold=whole)
-        for row, limits in zip(norms, run_numpy(adaptive.Quantile(q, window), norms), strict=True):
+        for row, limits in zip(norms, run_numpy(thresholds.Quantile(q, window), norms), strict=True):
             put(parameters, row)
             theirs.step()
             for n, limit, parameter in zip(row, limits, parameters, strict=True):
@@ -111,7 +111,7 @@ class TestAutoclip:
             put([parameter], [n])
             theirs.step()
         assert float(parameter.grad) == 0.0
-        assert run_numpy(adaptive.Quantile(0.5), np.array([[0.0], [0.0], [0.0], [1.0]]))[-1] == math.inf
+        assert run_numpy(thresholds.Quantile(0.5), np.array([[0.0], [0.0], [0.0], [1.0]]))[-1] == math.inf
 
 
 class TestAdagc:
@@ -129,7 +129,7 @@ class TestAdagc:
     def test_a_thousand_steps(self, foreach):
         norms = spiky_norms()
         norms[:150, 2] = 0.0  # a tensor whose first gradient comes after the warm-up
-        rule = adaptive.EmaRatio(1.05, 0.98, self.WARMUP - 1, floor=1e-300)
+        rule = thresholds.EmaRatio(1.05, 0.98, self.WARMUP - 1, floor=1e-300)
         for gammas, (_, state) in zip(self.run(norms, foreach), states(rule, norms), strict=True):
             np.testing.assert_allclose(state["ema"], gammas, rtol=2e-7)  # their global norm is summed in float32
 
@@ -138,7 +138,7 @@ class TestAdagc:
         norms[3] = 1e-10
         *_, (gamma,) = self.run(norms, False)
         assert gamma < 2e-10
-        _, state = run(adaptive.EmaRatio(1.05, 0.98, self.WARMUP - 1), norms)
+        _, state = run(thresholds.EmaRatio(1.05, 0.98, self.WARMUP - 1), norms)
         assert float(state["ema"][0]) > 0.005
 
 
@@ -153,7 +153,7 @@ class TestSpam:
     def test_a_thousand_steps(self):
         norms = spiky_norms(zeros=0)
         parameter, theirs = self.original(norms.shape[1])
-        rule = adaptive.SecondMoment(50, 0.999, self.WARMUP - 1)
+        rule = thresholds.SecondMoment(50, 0.999, self.WARMUP - 1)
         clipped = 0
         for row, (limits, state) in zip(norms, states(rule, norms), strict=True):
             parameter.grad = torch.from_numpy(row.copy())
@@ -170,7 +170,7 @@ class TestSpam:
             parameter.grad = torch.from_numpy(row.copy())
             theirs.step()
         assert float(parameter.grad) < 0.01  # forgotten, and then clipped to nothing
-        assert run_numpy(adaptive.SecondMoment(50, 0.99), norms)[-1] > 1
+        assert run_numpy(thresholds.SecondMoment(50, 0.99), norms)[-1] > 1
 
 
 class TestTrust:
@@ -179,7 +179,7 @@ class TestTrust:
         """LARC clips where LARS scales: the factor is LARS's trust ratio over lr, at most 1."""
         rng = np.random.default_rng(0)
         lars = optax.scale_by_trust_ratio(trust_coefficient=eta)
-        rule = adaptive.Trust(eta, floor=1e-12)
+        rule = thresholds.Trust(eta, floor=1e-12)
         bound = 0
         for norm, lr in zip(spiky_norms(50, 1)[:, 0], 10 ** rng.uniform(-3, 1, 50), strict=True):
             weights, grads = rng.standard_normal(7), rng.standard_normal(7).astype(np.float32)
@@ -208,7 +208,7 @@ class TestSkipStep:
     def test_a_run_until_its_first_outlier(self):
         norms = np.exp(0.2 * np.random.default_rng(0).standard_normal(300))
         norms[250] = 30.0
-        limits = run_numpy(adaptive.Outlier(), norms[:, None])[:, 0]
+        limits = run_numpy(thresholds.Outlier(), norms[:, None])[:, 0]
         for i in range(251):
             assert self.kept(list(norms[: i + 1])) == (norms[i] <= limits[i])
         assert norms[250] > limits[250]
@@ -216,6 +216,6 @@ class TestSkipStep:
     def test_departures(self):
         norms = list(np.exp(0.05 * np.random.default_rng(0).standard_normal(200)))
         assert not self.kept([*norms, 0.01])  # far below the mean: dropped there, harmless here
-        assert run_numpy(adaptive.Outlier(), np.array([*norms, 0.01])[:, None])[-1] > 0.01
+        assert run_numpy(thresholds.Outlier(), np.array([*norms, 0.01])[:, None])[-1] > 0.01
         assert self.kept([*norms, 50.0, 12.0])  # behind a spike the next one hides
-        assert run_numpy(adaptive.Outlier(), np.array([*norms, 50.0, 12.0])[:, None])[-1] < 12.0
+        assert run_numpy(thresholds.Outlier(), np.array([*norms, 50.0, 12.0])[:, None])[-1] < 12.0

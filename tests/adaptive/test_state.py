@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import gradclip
-from gradclip import adaptive
+from gradclip import thresholds
 
 SPELLINGS = [
     "zclip:1.5,0.9,5", "adagc:1.1,0.9,5,3", "aggc:1.2,0.5,0.9,patterns=*", "spam:2,0.9,3", "norm_growth:1.05",
@@ -174,38 +174,38 @@ def test_a_state_of_another_model_is_refused():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: adaptive.Percentile(0), "between 0 and 100"),
-        (lambda: adaptive.Percentile(101), "between 0 and 100"),
-        (lambda: adaptive.Quantile(1.5), "between 0 and 1"),
-        (lambda: adaptive.Quantile(0.5, 0), "whole number >= 1"),
-        (lambda: adaptive.Quantile(0.5, 2.5), "whole number >= 1"),
-        (lambda: adaptive.Outlier(window=1), "whole number >= 2"),
-        (lambda: adaptive.Outlier(window=10, after=20), "its window holds 10"),
-        (lambda: adaptive.Outlier(-1.0), "must be > 0"),
-        (lambda: adaptive.ZScore(alpha=1.0), "between 0 and 1"),
-        (lambda: adaptive.ZScore(z=0), "must be > 0"),
-        (lambda: adaptive.ZScore(warmup=1), "whole number >= 2"),
-        (lambda: adaptive.EmaRatio(beta=1.0), "between 0 and 1"),
-        (lambda: adaptive.EmaRatio(warmup=0), "whole number >= 1"),
-        (lambda: adaptive.EmaRatio(warmup=True), "whole number >= 1"),
-        (lambda: adaptive.EmaRatio(floor=0), "must be > 0"),
-        (lambda: adaptive.Ema(0.9), ">= 1"),
-        (lambda: adaptive.Ema(gradclip.Linear(1.2, 0.9, 10)), ">= 1"),
-        (lambda: adaptive.Ema(min_gain=1.0), r"in \[0, 1\)"),
-        (lambda: adaptive.Ema(min_gain=-0.1), r"in \[0, 1\)"),
+        (lambda: thresholds.Percentile(0), "between 0 and 100"),
+        (lambda: thresholds.Percentile(101), "between 0 and 100"),
+        (lambda: thresholds.Quantile(1.5), "between 0 and 1"),
+        (lambda: thresholds.Quantile(0.5, 0), "whole number of steps >= 1"),
+        (lambda: thresholds.Quantile(0.5, 2.5), "whole number of steps >= 1"),
+        (lambda: thresholds.Outlier(window=1), "whole number of steps >= 2"),
+        (lambda: thresholds.Outlier(window=10, after=20), "its window holds 10"),
+        (lambda: thresholds.Outlier(-1.0), "must be > 0"),
+        (lambda: thresholds.ZScore(alpha=1.0), "between 0 and 1"),
+        (lambda: thresholds.ZScore(z=0), "must be > 0"),
+        (lambda: thresholds.ZScore(warmup=1), "whole number of steps >= 2"),
+        (lambda: thresholds.EmaRatio(beta=1.0), "between 0 and 1"),
+        (lambda: thresholds.EmaRatio(warmup=0), "whole number of steps >= 1"),
+        (lambda: thresholds.EmaRatio(warmup=True), "whole number of steps >= 1"),
+        (lambda: thresholds.EmaRatio(floor=0), "between 0 and 1"),
+        (lambda: thresholds.Ema(0.9), ">= 1"),
+        (lambda: thresholds.Ema(gradclip.Linear(1.2, 0.9, 10)), ">= 1"),
+        (lambda: thresholds.Ema(min_gain=1.0), r"in \[0, 1\)"),
+        (lambda: thresholds.Ema(min_gain=-0.1), r"in \[0, 1\)"),
         (lambda: gradclip.Band(gradclip.Linear(0.5, 1.1, 10)), "between 0 and 1"),
         (lambda: gradclip.Band(float("nan")), "not NaN"),
-        (lambda: gradclip.Linear(1, 2, 10, -1), "whole number >= 0"),
-        (lambda: gradclip.Cosine(1, 2, 10, 0.5), "whole number >= 0"),
-        (lambda: adaptive.Mean(1.0), "between 0 and 1"),
-        (lambda: adaptive.Mean(0), "must be > 0"),
-        (lambda: adaptive.Moments(1.5), "between 0 and 1"),
-        (lambda: adaptive.Moments(0.7, float("nan")), "not NaN"),
+        (lambda: gradclip.Linear(1, 2, 10, -1), "whole number of steps >= 0"),
+        (lambda: gradclip.Cosine(1, 2, 10, 0.5), "whole number of steps >= 0"),
+        (lambda: thresholds.Mean(1.0), "between 0 and 1"),
+        (lambda: thresholds.Mean(0), "between 0 and 1"),
+        (lambda: thresholds.Moments(1.5), "between 0 and 1"),
+        (lambda: thresholds.Moments(0.7, float("nan")), "not NaN"),
         (lambda: gradclip.stable_spam(2), "between 0 and 1"),
-        (lambda: adaptive.Growth(0.99), ">= 1"),
-        (lambda: adaptive.Growth(floor=1), "between 0 and 1"),
-        (lambda: adaptive.SecondMoment(beta=float("nan")), "not NaN"),
-        (lambda: adaptive.Trust(-0.1), "must be > 0"),
+        (lambda: thresholds.Growth(0.99), ">= 1"),
+        (lambda: thresholds.Growth(floor=1), "between 0 and 1"),
+        (lambda: thresholds.SecondMoment(beta=float("nan")), "not NaN"),
+        (lambda: thresholds.Trust(-0.1), "must be > 0"),
     ],
 )
 def test_a_number_out_of_range_is_refused_when_built(build, message):
@@ -214,9 +214,11 @@ def test_a_number_out_of_range_is_refused_when_built(build, message):
     assert "\n" not in str(error.value)
 
 
-def test_least_takes_thresholds_only():
+def test_minimum_takes_thresholds_only():
+    with pytest.raises(ValueError, match="write at least one"):
+        thresholds.Minimum()
     with pytest.raises(TypeError, match="not of float"):
-        adaptive.Least(adaptive.Growth(), 1.0)
+        thresholds.Minimum(thresholds.Growth(), 1.0)
 
 
 def test_a_rule_that_learns_needs_a_place_to_learn_in():

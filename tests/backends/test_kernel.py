@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from gradclip import reference
 from gradclip.backends import cpu
 from gradclip.norms import Norm
+from tests import reference
 from tests.backends.support import PLAIN, describe
 from tests.support import TOLERANCE, numpy_of
 

@@ -18,11 +18,13 @@ RECIPES = [
     "value:0.3", "value:-0.1,0.5", "value:0,0.5", "value:100",
     "tensor_norm:0.7", "tensor_norm:1,norm=inf", "group_norm:1|0.3,patterns=encoder.*|*", "group_norm:0.5,patterns=*",
     "block_rms:0.5", "block_rms:1,exclude=*.bias", "normalize:0.1", "normalize:50", "normalize:2,soft=true",
+    "normalize:2,soft=2", "normalize:0.5,soft=0.5",
     "agc:0.01", "agc:0.3,axis=-1", "agc:0.02,exclude=conv.*", "agc:0.1,floor=1",
     "global_norm:linear(1,0.1,10)", "tensor_norm:cosine(1,0.1,10)",
 ]  # fmt: skip
 POINTS = [
     gradclip.Clipping(PerElement(), gradclip.L2, Relative(0.5), gradclip.Soft()),
+    gradclip.Clipping(PerUnit(), gradclip.L2, Constant(0.3), gradclip.Soft(8)),
     gradclip.Clipping(PerElement(("conv.*",)), gradclip.L2, Relative(0.5), gradclip.Hard()),
     gradclip.Clipping(PerElement(), gradclip.L2, Constant(0.5), gradclip.Drop()),
     gradclip.Clipping(PerElement(), gradclip.L2, Constant(0.5), gradclip.Normalize()),

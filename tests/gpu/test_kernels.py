@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from gradclip import reference
 from gradclip.backends import gpu
 from gradclip.backends.chunks import CHUNK, TILE
 from gradclip.norms import Norm
+from tests import reference
 from tests.backends.support import PLAIN, taken
 from tests.gpu.support import need_kernels
 from tests.support import TOLERANCE, numpy_of

@@ -134,5 +134,5 @@ def test_arms_that_become_alike_run_once():
     lab = load("charlm")
     arms = lab.arms_with(lr=1.0, clip="agc:0.01")
     assert [arm.name for arm in arms] == [
-        "LSTM at lr 1, no clipping", "LSTM at lr 1, agc:0.01", "RNN at lr 1, no clipping", "RNN at lr 1, agc:0.01",
+        "LSTM at lr 1, no clipping", "LSTM at lr 1, agc", "RNN at lr 1, no clipping", "RNN at lr 1, agc",
     ]  # fmt: skip

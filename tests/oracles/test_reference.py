@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 import gradclip
-from gradclip import reference
 from gradclip.recipes import fixed
 from gradclip.scopes import Entry
 from gradclip.torch.targets import resolve
+from tests import reference
 from tests.oracles.support import assert_result, parameters_of, plain, sample
 
 TWO = [[3.0, 4.0], [12.0]]
@@ -46,14 +46,17 @@ BY_HAND = {
     "normalize:inf,soft=true": TWO,
     "agc:0.5": [[0.6, 0.8], [0.0005]],  # weights of norms 2 and 0: limits 1 and 0.5 * 0.001
     "agc:2,floor=10": [[3.0, 4.0], [12.0]],
+    "trust:0.65": [[0.6, 0.8], [2.4]],  # 0.65 of a norm of 2, at the larger learning rate
+    "trust:0.5,per_tensor=true": [[1.2, 1.6], [0.002]],
 }
+LRS = [0.5, 0.25]
 WEIGHTS = [[0.0, 2.0], [0.0]]
 NAMED = [Entry("weight", (2,)), Entry("bias", (1,))]
 
 
 @pytest.mark.parametrize("spelling", BY_HAND)
 def test_by_hand(spelling):
-    result = reference.clip(gradclip.parse(spelling), TWO, WEIGHTS, entries=NAMED)
+    result = reference.clip(gradclip.parse(spelling), TWO, WEIGHTS, entries=NAMED, lrs=LRS)
     assert_result(plain(result.grads), BY_HAND[spelling], 1e-15)
 
 
@@ -79,7 +82,7 @@ def test_what_it_reports():
 @pytest.mark.parametrize("spelling", BY_HAND)
 def test_the_inputs_stay(spelling):
     given = [np.array(g) for g in TWO]
-    reference.clip(gradclip.parse(spelling), given, WEIGHTS, entries=NAMED)
+    reference.clip(gradclip.parse(spelling), given, WEIGHTS, entries=NAMED, lrs=LRS)
     assert plain(given) == TWO
 
 
@@ -89,6 +92,8 @@ RESCALES = {
     gradclip.Hard(): [(10.0, 2.0), (2.0, 2.0), (1.0, 1.0), (0.0, 0.0)],
     gradclip.Normalize(): [(10.0, 2.0), (2.0, 2.0), (1e-9, 2.0), (0.0, 0.0)],
     gradclip.Soft(): [(10.0, 10 / 6), (2.0, 1.0), (0.0, 0.0)],
+    gradclip.Soft(2): [(1.5, 1.2), (2.0, 2**0.5), (0.0, 0.0)],
+    gradclip.Soft(0.5): [(8.0, 8 / 9), (2.0, 0.5), (0.0, 0.0)],
 }
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import gradclip
-from gradclip import reference
 from gradclip.norms import as_norm
+from tests import reference
 from tests.support import numpy_of
 
 ULP = {torch.float32: 2.0**-23, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7, torch.float64: 2.0**-52}
@@ -179,7 +179,9 @@ spellable = st.one_of(
         st.sampled_from([gradclip.Global(), gradclip.PerUnit(("x*",), -1), gradclip.PerElement()]),
         st.builds(gradclip.Norm, st.floats(0.1, 10)),
         st.sampled_from([gradclip.Relative(0.1), gradclip.Linear(2, 1, 5), gradclip.Constant(math.inf)]),
-        st.sampled_from([gradclip.Hard(), gradclip.Soft(), gradclip.Drop(), gradclip.Band(0.3), gradclip.Normalize()]),
+        st.sampled_from(
+            [gradclip.Hard(), gradclip.Soft(), gradclip.Soft(2), gradclip.Drop(), gradclip.Band(0.3), gradclip.Normalize()]
+        ),
         st.sampled_from([gradclip.Skip(3), gradclip.Raise(), gradclip.Zero(), gradclip.Propagate()]),
     ),
 )

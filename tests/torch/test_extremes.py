@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import gradclip
-from gradclip import reference
 from gradclip.norms import as_norm
+from tests import reference
 from tests.support import numpy_of
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import gradclip
-from gradclip.adaptive import Least, Trust, Typical
+from gradclip.thresholds import Minimum, Trust, Typical
 from tests.torch.early import (
     STEPS,
     afterwards,
@@ -50,7 +50,7 @@ EXACT = {
     "exclude, with history": gradclip.quantile(0.5, 5, per_tensor=True, exclude=("out.*", "*.bias")),
     "exclude elements": gradclip.spam(1.2, 0.9, 3, exclude="out.*"),
     "trust": gradclip.trust(1e-3, per_tensor=True),
-    "two rules": gradclip.Clipping(gradclip.PerTensor(), gradclip.L2, Least(Trust(2e-3), Typical(1.1, 4, 2))),
+    "two rules": gradclip.Clipping(gradclip.PerTensor(), gradclip.L2, Minimum(Trust(2e-3), Typical(1.1, 4, 2))),
 }
 
 

@@ -4,14 +4,12 @@ A recipe's parameters are named like the axis fields they set; that is what lets
 without knowing it.
 """
 
-from gradclip.recipes.fixed import agc, block_rms, global_norm, group_norm, normalize, tensor_norm, value
-from gradclip.recipes.learning import adagc, aggc, autoclip, norm_growth, quantile, skip_step, spam, trust, zclip
-from gradclip.recipes.paired import stable_spam
-from gradclip.recipes.registry import RECIPES, Recipe
-from gradclip.recipes.untuned import auto
+from gradclip.recipes.fixed import agc, block_rms, global_norm, group_norm, normalize, tensor_norm, trust, value
+from gradclip.recipes.learned import adagc, aggc, auto, autoclip, norm_growth, quantile, skip_step, spam, stable_spam, zclip
+from gradclip.recipes.registry import RECIPES, Recipe, recipe
 
 __all__ = [
-    "RECIPES", "Recipe",
+    "RECIPES", "Recipe", "recipe",
     "adagc", "agc", "aggc", "auto", "autoclip", "block_rms", "global_norm", "group_norm", "norm_growth", "normalize",
     "quantile", "skip_step", "spam", "stable_spam", "tensor_norm", "trust", "value", "zclip",
 ]  # fmt: skip

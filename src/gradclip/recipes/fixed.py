@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+from gradclip.arguments import number
 from gradclip.clipping import Clipping
-from gradclip.nonfinite import Nonfinite, as_nonfinite
-from gradclip.norms import L2, RMS, Norm, as_norm
-from gradclip.recipes.registry import Patterns, ThresholdLike, recipe
-from gradclip.rescales import Hard, Normalize, Soft
-from gradclip.scopes import Global, PerElement, PerGroup, PerTensor, PerUnit, patterns_of
-from gradclip.thresholds import Bounds, Relative, Threshold, as_threshold, number
+from gradclip.nonfinite import NonfiniteLike
+from gradclip.norms import L2, RMS, NormLike
+from gradclip.recipes.registry import recipe
+from gradclip.rescales import Normalize, Soft
+from gradclip.scopes import Global, Patterns, PerElement, PerGroup, PerTensor, PerUnit
+from gradclip.thresholds import Bounds, Relative, Threshold, ThresholdLike, Trust
 
-__all__ = ["agc", "block_rms", "global_norm", "group_norm", "normalize", "tensor_norm", "value"]
+__all__ = ["agc", "block_rms", "global_norm", "group_norm", "normalize", "tensor_norm", "trust", "value"]
 
 
 @recipe("g · min(1, T / ‖g‖)", "Pascanu et al. 2013, arXiv 1211.5063")
 def global_norm(
-    threshold: ThresholdLike,
-    norm: Norm | float | str = 2,
-    *,
-    exclude: Patterns = (),
-    nonfinite: Nonfinite | str = "skip",
+    threshold: ThresholdLike, norm: NormLike = 2, *, exclude: Patterns = (), nonfinite: NonfiniteLike = "skip"
 ) -> Clipping:
     """Clip all gradients together to one norm, which keeps their direction.
 
@@ -35,16 +32,12 @@ def global_norm(
     >>> print(global_norm(1.0), global_norm(5, norm="inf"))
     global_norm:1.0 global_norm:5.0,norm=inf
     """
-    return Clipping(Global(patterns_of(exclude)), as_norm(norm), as_threshold(threshold), Hard(), as_nonfinite(nonfinite))
+    return Clipping(Global(exclude), norm, threshold, nonfinite=nonfinite)
 
 
 @recipe("clamp(gᵢ, low, high)", "Mikolov 2012, PhD thesis, section 3.2.2")
 def value(
-    low: ThresholdLike,
-    high: float | None = None,
-    *,
-    exclude: Patterns = (),
-    nonfinite: Nonfinite | str = "skip",
+    low: ThresholdLike, high: float | None = None, *, exclude: Patterns = (), nonfinite: NonfiniteLike = "skip"
 ) -> Clipping:
     """Clip every element to an interval; bends the direction of the gradient.
 
@@ -59,17 +52,13 @@ def value(
     """
     if high is not None and (isinstance(low, Threshold) or callable(low)):
         raise TypeError("a moving bound is symmetric: give it alone, without an upper bound")
-    threshold = as_threshold(low) if high is None else Bounds(number(low, "the lower bound"), high)
-    return Clipping(PerElement(patterns_of(exclude)), L2, threshold, Hard(), as_nonfinite(nonfinite))
+    threshold = low if high is None else Bounds(number(low, "the lower bound"), high)
+    return Clipping(PerElement(exclude), L2, threshold, nonfinite=nonfinite)
 
 
 @recipe("gₜ · min(1, T / ‖gₜ‖)", "Keras clipnorm; torch clip_grad_norm_ called per parameter")
 def tensor_norm(
-    threshold: ThresholdLike,
-    norm: Norm | float | str = 2,
-    *,
-    exclude: Patterns = (),
-    nonfinite: Nonfinite | str = "skip",
+    threshold: ThresholdLike, norm: NormLike = 2, *, exclude: Patterns = (), nonfinite: NonfiniteLike = "skip"
 ) -> Clipping:
     """Clip each tensor to its own norm, so that one wild layer does not silence the others.
 
@@ -78,17 +67,17 @@ def tensor_norm(
     >>> print(tensor_norm(0.5))
     tensor_norm:0.5
     """
-    return Clipping(PerTensor(patterns_of(exclude)), as_norm(norm), as_threshold(threshold), Hard(), as_nonfinite(nonfinite))
+    return Clipping(PerTensor(exclude), norm, threshold, nonfinite=nonfinite)
 
 
 @recipe("g_G · min(1, T_G / ‖g_G‖)", "one norm per functional group, for example encoder and decoder")
 def group_norm(
-    threshold: ThresholdLike | Sequence[float] | Mapping[str, float],
+    threshold: ThresholdLike | Mapping[str, float],
     patterns: Patterns = (),
-    norm: Norm | float | str = 2,
+    norm: NormLike = 2,
     *,
     exclude: Patterns = (),
-    nonfinite: Nonfinite | str = "skip",
+    nonfinite: NonfiniteLike = "skip",
 ) -> Clipping:
     """Clip each group of parameters to its own norm.
 
@@ -107,17 +96,11 @@ def group_norm(
         if patterns:
             raise TypeError("the mapping already names the groups: leave patterns out")
         patterns, threshold = tuple(threshold), tuple(threshold.values())
-    scope = PerGroup(patterns_of(exclude), patterns_of(patterns))
-    return Clipping(scope, as_norm(norm), as_threshold(threshold), Hard(), as_nonfinite(nonfinite))
+    return Clipping(PerGroup(exclude, patterns), norm, threshold, nonfinite=nonfinite)
 
 
 @recipe("gₜ · min(1, T / rms(gₜ))", "optax clip_by_block_rms; Shazeer & Stern 2018, arXiv 1804.04235")
-def block_rms(
-    threshold: ThresholdLike = 1.0,
-    *,
-    exclude: Patterns = (),
-    nonfinite: Nonfinite | str = "skip",
-) -> Clipping:
+def block_rms(threshold: ThresholdLike = 1.0, *, exclude: Patterns = (), nonfinite: NonfiniteLike = "skip") -> Clipping:
     """Clip each tensor to a root mean square, a size that does not grow with the tensor.
 
     Arguments as in :func:`global_norm`.
@@ -125,27 +108,28 @@ def block_rms(
     >>> print(block_rms(2))
     block_rms:2.0
     """
-    return Clipping(PerTensor(patterns_of(exclude)), RMS, as_threshold(threshold), Hard(), as_nonfinite(nonfinite))
+    return Clipping(PerTensor(exclude), RMS, threshold, nonfinite=nonfinite)
 
 
-@recipe("g · T / ‖g‖, or soft g / (1 + ‖g‖ / T)", "Zhang et al. 2020, arXiv 1905.11881")
+@recipe("g · T / ‖g‖, or soft g · (1 + (‖g‖ / T)ᵏ)^(−1/k)", "Zhang et al. 2020, arXiv 1905.11881; SPECTRA, arXiv 2603.14315")
 def normalize(
     threshold: ThresholdLike = 1.0,
-    norm: Norm | float | str = 2,
-    soft: bool = False,
+    norm: NormLike = 2,
+    soft: bool | float = False,
     *,
     exclude: Patterns = (),
-    nonfinite: Nonfinite | str = "skip",
+    nonfinite: NonfiniteLike = "skip",
 ) -> Clipping:
     """Give every step the same norm, or with ``soft`` bend towards it; small gradients are scaled up unless soft.
 
-    Arguments as in :func:`global_norm`.
+    Args:
+        threshold, norm, exclude, nonfinite: as in :func:`global_norm`.
+        soft: the power k of ``Soft``, True for 1; the larger, the later it bends.
 
-    >>> print(normalize(0.1), normalize(0.1, soft=True))
-    normalize:0.1 normalize:0.1,soft=true
+    >>> print(normalize(0.1), normalize(0.1, soft=True), normalize(soft=2))
+    normalize:0.1 normalize:0.1,soft=true normalize:soft=2.0
     """
-    rescale = Soft() if soft else Normalize()
-    return Clipping(Global(patterns_of(exclude)), as_norm(norm), as_threshold(threshold), rescale, as_nonfinite(nonfinite))
+    return Clipping(Global(exclude), norm, threshold, Soft(float(soft)) if soft else Normalize(), nonfinite)
 
 
 @recipe("g_u · min(1, λ max(‖W_u‖, ε) / ‖g_u‖)", "Brock et al. 2021, arXiv 2102.06171")
@@ -155,7 +139,7 @@ def agc(
     axis: int | None = None,
     *,
     exclude: Patterns = (),
-    nonfinite: Nonfinite | str = "skip",
+    nonfinite: NonfiniteLike = "skip",
 ) -> Clipping:
     """Clip each output unit to a share of its weights' norm: adaptive gradient clipping.
 
@@ -167,8 +151,29 @@ def agc(
         nonfinite: ``"skip"``, ``"raise"``, ``"zero"`` or ``"propagate"``.
 
     >>> print(agc(exclude="head.*"))
-    agc:0.01,exclude=head.*
+    agc:exclude=head.*
     """
-    if axis is not None and (isinstance(axis, bool) or axis != int(number(axis, "the unit axis"))):
-        raise ValueError(f"the unit axis is a whole number, not {axis}")
-    return Clipping(PerUnit(patterns_of(exclude), axis), L2, Relative(ratio, floor), Hard(), as_nonfinite(nonfinite))
+    return Clipping(PerUnit(exclude, axis), L2, Relative(ratio, floor), nonfinite=nonfinite)
+
+
+@recipe("T = η max(‖W‖, ε) / lr", "the LARS and LARC family: You et al. 2017, arXiv 1708.03888")
+def trust(
+    eta: float = 0.02,
+    floor: float = 1e-3,
+    per_tensor: bool = False,
+    *,
+    exclude: Patterns = (),
+    nonfinite: NonfiniteLike = "skip",
+) -> Clipping:
+    """Let no step be longer than a share of the weights; for SGD, where the step is lr times the gradient.
+
+    Args:
+        eta: the largest step as a share of the weights' norm.
+        floor: the least weight norm that counts.
+        per_tensor: each tensor against its own weights, instead of all together.
+        exclude, nonfinite: as in :func:`global_norm`.
+
+    >>> print(trust(0.03), trust(0.03, per_tensor=True))
+    trust:0.03 trust:0.03,per_tensor=true
+    """
+    return Clipping(PerTensor(exclude) if per_tensor else Global(exclude), L2, Trust(eta, floor), nonfinite=nonfinite)

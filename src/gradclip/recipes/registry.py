@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, TypeVar
 
 from gradclip.clipping import Clipping
-from gradclip.thresholds import Threshold
 
 if TYPE_CHECKING:
     from gradclip.chain import Chain
 
-__all__ = ["RECIPES", "Patterns", "Recipe", "ThresholdLike", "recipe"]
-
-Patterns = str | Sequence[str]
-ThresholdLike = float | Threshold | Callable[[int], float]
+__all__ = ["RECIPES", "Recipe", "recipe"]
 
 
 @dataclass(frozen=True)

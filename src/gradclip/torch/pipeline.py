@@ -17,7 +17,6 @@ from gradclip.backends import Backend, choose, prepared, take_all
 from gradclip.errors import NonFiniteGradientError, TargetError
 from gradclip.nonfinite import Propagate, Raise, Skip, Zero
 from gradclip.result import ClipResult
-from gradclip.thresholds import Bounds
 from gradclip.torch.plan import Plan, Stage
 from gradclip.torch.step import Applied, Decision, Gradients, State, StepInputs
 
@@ -92,8 +91,7 @@ def _backend(stage: Stage, gradients: Gradients, step: StepInputs) -> Backend:
 
 
 def _refuse_complex_bounds(stage: Stage, grads: Sequence[Tensor | None]) -> None:
-    threshold = stage.clipping.threshold
-    if isinstance(threshold, Bounds) and not threshold.symmetric:
+    if not stage.clipping.threshold.symmetric:
         for grad, name in zip(grads, stage.target.names, strict=True):
             if grad is not None and grad.is_complex():
                 raise TargetError(f"{name!r} is complex, which has no lower and upper bound: use value(0.5), one bound on |z|")

@@ -17,6 +17,7 @@ from gradclip.errors import StateError, TargetError
 from gradclip.nonfinite import Propagate, Skip
 from gradclip.rescales import Hard
 from gradclip.thresholds import Constant
+from gradclip.thresholds.rule import joined, part_of
 from gradclip.torch.layout import Layout
 from gradclip.torch.step import State
 from gradclip.torch.strategies import Strategy, strategy_for
@@ -36,10 +37,8 @@ class Stage:
         self.clipping, self.target = clipping, target
         partition = clipping.scope.partition(target.entries)
         threshold = clipping.threshold
-        if isinstance(threshold, Constant) and isinstance(threshold.value, tuple) and len(threshold.value) != partition.count:
-            raise TargetError(
-                f"{len(threshold.value)} thresholds for {partition.count} groups: give one for each, or one for all"
-            )
+        if threshold.groups not in (None, partition.count):
+            raise TargetError(f"{threshold.groups} thresholds for {partition.count} groups: give one for each, or one for all")
         self.layout = Layout(partition, target.entries, clipping.norm)
         self.strategy: Strategy = strategy_for(clipping, self.layout)
         self.in_one_pass = self.strategy.in_one_pass and isinstance(clipping.nonfinite, Skip)
@@ -73,14 +72,11 @@ class Plan:
         """Return the history of each stage, under the names that its rule gives."""
         if len(self.stages) == 1:
             return [state or {}]
-        prefixes = [f"{i}." for i in range(len(self.stages))]
-        return [{k.removeprefix(p): v for k, v in (state or {}).items() if k.startswith(p)} for p in prefixes]
+        return [part_of(state or {}, i) for i in range(len(self.stages))]
 
     def join(self, states: Sequence[State]) -> State:
         """Return the history of all stages as one, each under the stage's position where there are several."""
-        if len(states) == 1:
-            return states[0]
-        return {f"{i}.{key}": value for i, state in enumerate(states) for key, value in state.items()}
+        return states[0] if len(states) == 1 else joined(states)
 
     @cached_property
     def measuring(self) -> Stage | None:

@@ -312,7 +312,7 @@ class ClampTensors(Strategy):
 def strategy_for(clipping: Clipping, layout: Layout) -> Strategy:
     """Return the way in which a method is carried out."""
     scope, rescale = clipping.scope, clipping.rescale
-    if scope.by_element:
+    if scope.per_element:
         known = clipping.threshold.uniform and rescale.caps
         return ClampElements(clipping, layout) if known else ScaleElements(clipping, layout)
     if layout.units is not None:

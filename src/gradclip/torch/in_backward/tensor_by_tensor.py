@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradclip.clipping import Clipping
 from gradclip.result import ClipResult
-from gradclip.scopes import Global, PerElement, PerTensor, PerUnit
+from gradclip.scopes import Global, PerTensor
 from gradclip.thresholds import Threshold
 from gradclip.torch.in_backward.one_by_one import Rates, Results, clip_one, measuring, over_one
 from gradclip.torch.plan import Stage
@@ -22,7 +22,7 @@ __all__ = ["TensorByTensor", "goes_tensor_by_tensor"]
 
 def goes_tensor_by_tensor(clipping: Clipping) -> bool:
     """Whether each tensor's gradient is all it takes to clip it."""
-    return isinstance(clipping.scope, (PerTensor, PerUnit, PerElement)) and not clipping.threshold.couples
+    return not clipping.scope.spans_tensors and not clipping.threshold.couples
 
 
 class TensorByTensor:
@@ -41,7 +41,7 @@ class TensorByTensor:
         left_out = measuring(stage.clipping.norm, stage.clipping.nonfinite)
         firsts = stage.layout.first
         self._stages = [over_one(stage.target, i, left_out if first is None else own) for i, first in enumerate(firsts)]
-        kept = {} if isinstance(scope, PerElement) else dict(enumerate(stage.layout.partition.cells))
+        kept = {} if scope.per_element else dict(enumerate(stage.layout.partition.cells))
         self._counts = {i: count for i, count in kept.items() if firsts[i] is not None}
         self._axes = _block_axes(stage.clipping.threshold)
         self._shared: State = {}

@@ -32,7 +32,7 @@ _ALIKE = 1e-2
 
 def check_whole_tensors(stage: Stage) -> None:
     """Refuse a method that two passes do not help: it does more to a tensor than to multiply it by a number."""
-    parts = stage.layout.units is not None or stage.clipping.scope.by_element or stage.clipping.rescale.elementwise
+    parts = stage.layout.units is not None or stage.clipping.scope.per_element or stage.clipping.rescale.elementwise
     if parts:
         raise TargetError(
             f"{stage.clipping} looks at other tensors to clip parts of one: use gradclip.Clipper after backward()"
@@ -135,5 +135,5 @@ class _Times(Rescale):
     factor: Tensor | float
     formula: ClassVar[str] = "f"
 
-    def phi(self, norms: Array, limits: Array | float, step: int | Array = 0) -> Array:
+    def phi(self, norms: Array, limits: Array | float) -> Array:
         return norms * 0 + torch.as_tensor(self.factor).to(norms)  # NaN stays NaN

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from gradclip._arrays import Array, namespace
-from gradclip.adaptive.checks import count, share
-from gradclip.adaptive.columns import larger, where_active
-from gradclip.moving import Warmup, extremes, moved
-from gradclip.thresholds import Context, State, Threshold, number, positive
+from gradclip.arguments import positive, set_fields, share, whole
+from gradclip.thresholds.columns import where_active, zeros
+from gradclip.thresholds.moving import Warmup, extremes, moved
+from gradclip.thresholds.rule import Context, State, Threshold
 
 __all__ = ["Ema", "EmaRatio", "Growth", "SecondMoment", "ZScore"]
 
@@ -33,23 +32,25 @@ class ZScore(Threshold):
     alpha: float = 0.97
     warmup: int = 25
     cap: float = math.inf
-    stateful: ClassVar[bool] = True
+    stateful = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "z", positive(self.z, "the z-score"))
-        object.__setattr__(self, "alpha", share(self.alpha, "alpha"))
-        object.__setattr__(self, "warmup", count(self.warmup, "the warm-up", 2))
-        object.__setattr__(self, "cap", positive(self.cap, "the cap"))
+        set_fields(
+            self,
+            z=positive(self.z, "the z-score"),
+            alpha=share(self.alpha, "alpha"),
+            warmup=whole(self.warmup, "the warm-up", 2),
+            cap=positive(self.cap, "the cap"),
+        )
 
     def init(self, norms: Array) -> State:
-        zero = namespace(norms).zeros_like(norms)
-        return {"count": zero, "mean": zero, "var": zero}
+        return zeros(norms, "count", "mean", "var")
 
     def limits(self, norms: Array, state: State, context: Context) -> tuple[Array | float, State]:
         xp = namespace(norms)
         seen, mean, var = state["count"], state["mean"], state["var"]
         warm, active = seen >= self.warmup, norms > 0
-        deviation = larger(xp.sqrt(var), 1e-6 * mean)
+        deviation = xp.maximum(xp.sqrt(var), 1e-6 * mean)
         score = (norms - mean) / xp.where(deviation > 0, deviation, xp.ones_like(norms))
         spike = warm & (score > self.z)
         limit = xp.where(spike, mean + self.z * deviation * self.z / xp.where(spike, score, xp.ones_like(score)), xp.inf)
@@ -64,8 +65,7 @@ class ZScore(Threshold):
             "mean": xp.where(warm, mean_after, mean_warming),
             "var": xp.where(warm, var_after, var_warming),
         }
-        cap = xp.ones_like(norms) * self.cap
-        return xp.where(limit > cap, cap, limit), where_active(active, following, state)
+        return xp.where(limit > self.cap, self.cap, limit), where_active(active, following, state)
 
 
 @dataclass(frozen=True)
@@ -89,31 +89,32 @@ class EmaRatio(Threshold):
     warmup: int = 100
     warmup_norm: float = 1.0
     floor: float = 0.01
-    stateful: ClassVar[bool] = True
-    couples: ClassVar[bool] = True
+    stateful = True
+    couples = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ratio", positive(self.ratio, "the ratio"))
-        object.__setattr__(self, "beta", share(self.beta, "beta"))
-        object.__setattr__(self, "warmup", count(self.warmup, "the warm-up"))
-        object.__setattr__(self, "warmup_norm", positive(self.warmup_norm, "the norm of the warm-up"))
-        object.__setattr__(self, "floor", share(self.floor, "the floor"))
+        set_fields(
+            self,
+            ratio=positive(self.ratio, "the ratio"),
+            beta=share(self.beta, "beta"),
+            warmup=whole(self.warmup, "the warm-up"),
+            warmup_norm=positive(self.warmup_norm, "the norm of the warm-up"),
+            floor=share(self.floor, "the floor"),
+        )
 
     def init(self, norms: Array) -> State:
-        xp = namespace(norms)
-        zero = xp.zeros_like(norms)
-        return {"count": zero[:1], "ema": zero + xp.inf, "largest": zero}
+        return {**zeros(norms[:1], "count"), "ema": namespace(norms).zeros_like(norms) + math.inf, **zeros(norms, "largest")}
 
     def limits(self, norms: Array, state: State, context: Context) -> tuple[Array | float, State]:
         xp = namespace(norms)
         ema, largest = state["ema"], state["largest"]
         warming = (state["count"] < self.warmup) | (ema == xp.inf)
-        base = larger(ema, self.floor * largest)
+        base = xp.maximum(ema, self.floor * largest)
         limit = xp.where(warming, norms * self._shrink(norms), self.ratio * base)
-        clipped = xp.where(norms < limit, norms, limit)
+        clipped = xp.minimum(norms, limit)
         following = {
             "ema": xp.where(warming, xp.where(ema < clipped, ema, clipped), self.beta * base + (1 - self.beta) * clipped),
-            "largest": larger(largest, clipped),
+            "largest": xp.maximum(largest, clipped),
         }
         return limit, {"count": state["count"] + 1, **where_active(norms > 0, following, state)}
 
@@ -145,31 +146,28 @@ class Ema(Threshold):
     high: float | Warmup = 1.5
     beta: float = 0.99
     min_gain: float = 0.0
-    stateful: ClassVar[bool] = True
+    stateful = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.high, Warmup):
             object.__setattr__(self, "high", positive(self.high, "the upper edge"))
-        object.__setattr__(self, "beta", share(self.beta, "beta"))
-        object.__setattr__(self, "min_gain", number(self.min_gain, "the least gain"))
-        if not 0 <= self.min_gain < 1:
-            raise ValueError(f"the least gain is a share of the norm in [0, 1), not {self.min_gain:g}")
+        set_fields(self, beta=share(self.beta, "beta"), min_gain=share(self.min_gain, "the least gain", zero=True))
         if extremes(self.high)[0] < 1 and not self.min_gain:
             raise ValueError(f"the upper edge is a multiple of the average, >= 1 (below it, set min_gain), not {self.high}")
 
     def init(self, norms: Array) -> State:
-        return {"ema": namespace(norms).zeros_like(norms)}
+        return zeros(norms, "ema")
 
     def limits(self, norms: Array, state: State, context: Context) -> tuple[Array | float, State]:
         xp = namespace(norms)
         before, high = state["ema"], moved(self.high, context.step, norms)
         begun, least = before > 0, self.min_gain * norms
-        limit = larger(high * xp.where(begun, before, norms), least)
-        clipped = xp.where(norms < limit, norms, limit)
+        limit = xp.maximum(high * xp.where(begun, before, norms), least)
+        clipped = xp.minimum(norms, limit)
         ema = xp.where(begun, self.beta * before + (1 - self.beta) * clipped, norms)
         ema = xp.where(norms > 0, ema, before)
         above = xp.where(begun, least, norms)  # the first norm is left alone
-        return xp.where(ema > 0, larger(high * ema, above), xp.inf), {"ema": ema}
+        return xp.where(ema > 0, xp.maximum(high * ema, above), xp.inf), {"ema": ema}
 
 
 @dataclass(frozen=True)
@@ -188,23 +186,25 @@ class SecondMoment(Threshold):
     factor: float = 5000.0
     beta: float = 0.999
     warmup: int = 20
-    stateful: ClassVar[bool] = True
+    stateful = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "factor", positive(self.factor, "the factor"))
-        object.__setattr__(self, "beta", share(self.beta, "beta"))
-        object.__setattr__(self, "warmup", count(self.warmup, "the warm-up"))
+        set_fields(
+            self,
+            factor=positive(self.factor, "the factor"),
+            beta=share(self.beta, "beta"),
+            warmup=whole(self.warmup, "the warm-up"),
+        )
 
     def init(self, norms: Array) -> State:
-        zero = namespace(norms).zeros_like(norms)
-        return {"count": zero[:1], "v": zero}
+        return {**zeros(norms[:1], "count"), **zeros(norms, "v")}
 
     def limits(self, norms: Array, state: State, context: Context) -> tuple[Array | float, State]:
         xp = namespace(norms)
         v = state["v"]
         binding = (state["count"] >= self.warmup) & (v > 0)
         limit = xp.where(binding, xp.sqrt(self.factor * v), xp.inf)
-        clipped = xp.where(norms < limit, norms, limit)
+        clipped = xp.minimum(norms, limit)
         following = {"v": self.beta * v + (1 - self.beta) * clipped**2}
         return limit, {"count": state["count"] + 1, **where_active(norms > 0, following, state)}
 
@@ -224,22 +224,20 @@ class Growth(Threshold):
 
     ratio: float = 1.01
     floor: float = 0.01
-    stateful: ClassVar[bool] = True
+    stateful = True
 
     def __post_init__(self) -> None:
         if not positive(self.ratio, "the growth") >= 1:
             raise ValueError(f"the growth is a ratio >= 1, not {self.ratio}")
-        object.__setattr__(self, "ratio", float(self.ratio))
-        object.__setattr__(self, "floor", share(self.floor, "the floor"))
+        set_fields(self, ratio=float(self.ratio), floor=share(self.floor, "the floor"))
 
     def init(self, norms: Array) -> State:
-        zero = namespace(norms).zeros_like(norms)
-        return {"previous": zero, "largest": zero}
+        return zeros(norms, "previous", "largest")
 
     def limits(self, norms: Array, state: State, context: Context) -> tuple[Array | float, State]:
         xp = namespace(norms)
-        base = larger(state["previous"], self.floor * state["largest"])
+        base = xp.maximum(state["previous"], self.floor * state["largest"])
         limit = xp.where(base > 0, self.ratio * base, xp.inf)
-        clipped = xp.where(norms < limit, norms, limit)
-        following = {"previous": clipped, "largest": larger(state["largest"], clipped)}
+        clipped = xp.minimum(norms, limit)
+        following = {"previous": clipped, "largest": xp.maximum(state["largest"], clipped)}
         return limit, where_active(norms > 0, following, state)

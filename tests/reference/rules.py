@@ -1,6 +1,6 @@
 """The executable specification of the rules that learn: each paper's formula on one block's norms, step by step.
 
-Plain Python numbers and lists that grow, as the papers write them; the rules in :mod:`gradclip.adaptive` share with this only
+Plain Python numbers and lists that grow, as the papers write them; the rules in :mod:`gradclip.thresholds` share with this only
 the names of their parameters. What all rules hold to is done in one place, :func:`limits`: a step in which a block has no
 gradient is none of its steps.
 """
@@ -13,13 +13,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from gradclip import adaptive
-from gradclip.reference import at_step
+from gradclip import thresholds
 from gradclip.thresholds import Threshold
+from tests.reference.methods import at_step
 
-__all__ = ["limits"]
+__all__ = ["formula", "limits"]
 
 Float: TypeAlias = npt.NDArray[np.float64]
+Formula: TypeAlias = Callable[..., list[float]]
 
 
 def limits(rule: Threshold, norms: npt.ArrayLike) -> Float:
@@ -29,12 +30,12 @@ def limits(rule: Threshold, norms: npt.ArrayLike) -> Float:
         rule: a rule that learns.
         norms: the norms of the blocks, one row a step, one column a block; finite, 0 where there is no gradient.
 
-    >>> limits(adaptive.Growth(1.5), [[1.0], [0.0], [9.0], [9.0]]).ravel()
+    >>> limits(thresholds.Growth(1.5), [[1.0], [0.0], [9.0], [9.0]]).ravel()
     array([ inf,  nan, 1.5 , 2.25])
     """
     history = np.asarray(norms, dtype=np.float64)
-    if isinstance(rule, adaptive.Least):
-        return np.minimum(limits(rule.first, history), limits(rule.second, history))
+    if isinstance(rule, thresholds.Minimum):
+        return np.minimum.reduce([limits(each, history) for each in rule.rules])
     found = np.full(history.shape, np.nan)
     for block in range(history.shape[1]):
         steps = np.flatnonzero(history[:, block])
@@ -42,7 +43,21 @@ def limits(rule: Threshold, norms: npt.ArrayLike) -> Float:
     return found
 
 
-def _zclip(rule: adaptive.ZScore, norms: Sequence[float], *_: Any) -> list[float]:
+_FORMULAS: dict[type[Threshold], Formula] = {}
+
+
+def formula(rule: type[Threshold]) -> Callable[[Formula], Formula]:
+    """Register what a rule's paper says."""
+
+    def register(function: Formula) -> Formula:
+        _FORMULAS[rule] = function
+        return function
+
+    return register
+
+
+@formula(thresholds.ZScore)
+def _zclip(rule: thresholds.ZScore, norms: Sequence[float], *_: Any) -> list[float]:
     """ZClip: mean and variance of the warm-up, then their moving averages over the clipped norms."""
     found: list[float] = [rule.cap] * min(rule.warmup, len(norms))
     mean, var = np.mean(norms[: rule.warmup]), np.var(norms[: rule.warmup])
@@ -57,7 +72,8 @@ def _zclip(rule: adaptive.ZScore, norms: Sequence[float], *_: Any) -> list[float
     return found
 
 
-def _adagc(rule: adaptive.EmaRatio, norms: Sequence[float], steps: npt.NDArray[Any], history: Float) -> list[float]:
+@formula(thresholds.EmaRatio)
+def _adagc(rule: thresholds.EmaRatio, norms: Sequence[float], steps: npt.NDArray[Any], history: Float) -> list[float]:
     """AdaGC: all blocks together to one norm in the warm-up, each to a multiple of its own average after it."""
     found: list[float] = []
     gamma, largest = np.inf, 0.0
@@ -75,7 +91,8 @@ def _adagc(rule: adaptive.EmaRatio, norms: Sequence[float], steps: npt.NDArray[A
     return found
 
 
-def _aggc(rule: adaptive.Ema, norms: Sequence[float], steps: npt.NDArray[Any], *_: Any) -> list[float]:
+@formula(thresholds.Ema)
+def _aggc(rule: thresholds.Ema, norms: Sequence[float], steps: npt.NDArray[Any], *_: Any) -> list[float]:
     """AGGC's upper edge: the average takes this norm in, clipped by the edge before, then makes the new edge."""
     found: list[float] = []
     average = 0.0
@@ -90,7 +107,8 @@ def _aggc(rule: adaptive.Ema, norms: Sequence[float], steps: npt.NDArray[Any], *
     return found
 
 
-def _spam(rule: adaptive.SecondMoment, norms: Sequence[float], steps: npt.NDArray[Any], history: Float) -> list[float]:
+@formula(thresholds.SecondMoment)
+def _spam(rule: thresholds.SecondMoment, norms: Sequence[float], steps: npt.NDArray[Any], history: Float) -> list[float]:
     """SPAM: an element's square at most a multiple of the average of its squares."""
     found: list[float] = []
     v = 0.0
@@ -101,7 +119,8 @@ def _spam(rule: adaptive.SecondMoment, norms: Sequence[float], steps: npt.NDArra
     return found
 
 
-def _growth(rule: adaptive.Growth, norms: Sequence[float], *_: Any) -> list[float]:
+@formula(thresholds.Growth)
+def _growth(rule: thresholds.Growth, norms: Sequence[float], *_: Any) -> list[float]:
     """Fira's limiter: divide by ``max(n / previous, ratio) / ratio``."""
     found: list[float] = []
     clipped: list[float] = []
@@ -112,18 +131,21 @@ def _growth(rule: adaptive.Growth, norms: Sequence[float], *_: Any) -> list[floa
     return found
 
 
-def _autoclip(rule: adaptive.Percentile, norms: Sequence[float], *_: Any) -> list[float]:
+@formula(thresholds.Percentile)
+def _autoclip(rule: thresholds.Percentile, norms: Sequence[float], *_: Any) -> list[float]:
     """AutoClip: the percentile of everything so far."""
     return [float(np.percentile(norms[: i + 1], rule.percent)) for i in range(len(norms))]
 
 
-def _quantile(rule: adaptive.Quantile, norms: Sequence[float], *_: Any) -> list[float]:
+@formula(thresholds.Quantile)
+def _quantile(rule: thresholds.Quantile, norms: Sequence[float], *_: Any) -> list[float]:
     """QC-SGD: the quantile of the last norms."""
     windows = [norms[max(0, i - rule.window) : i] for i in range(len(norms))]
     return [float(np.quantile(w, rule.q)) if w else np.inf for w in windows]
 
 
-def _skip_step(rule: adaptive.Outlier, norms: Sequence[float], *_: Any) -> list[float]:
+@formula(thresholds.Outlier)
+def _skip_step(rule: thresholds.Outlier, norms: Sequence[float], *_: Any) -> list[float]:
     """OLMo-core: mean and sample deviation of the last norms."""
     found: list[float] = []
     kept: list[float] = []
@@ -136,7 +158,8 @@ def _skip_step(rule: adaptive.Outlier, norms: Sequence[float], *_: Any) -> list[
     return found
 
 
-def _typical(rule: adaptive.Typical, norms: Sequence[float], *_: Any) -> list[float]:
+@formula(thresholds.Typical)
+def _typical(rule: thresholds.Typical, norms: Sequence[float], *_: Any) -> list[float]:
     """A multiple of the median of the last clipped norms."""
     found: list[float] = []
     kept: list[float] = []
@@ -147,7 +170,8 @@ def _typical(rule: adaptive.Typical, norms: Sequence[float], *_: Any) -> list[fl
     return found
 
 
-def _adaclip(rule: adaptive.Mean, norms: Sequence[float], *_: Any) -> list[float]:
+@formula(thresholds.Mean)
+def _adaclip(rule: thresholds.Mean, norms: Sequence[float], *_: Any) -> list[float]:
     """Stable-SPAM's AdaClip: the moving average, corrected for its start."""
     found: list[float] = []
     m = 0.0
@@ -157,7 +181,8 @@ def _adaclip(rule: adaptive.Mean, norms: Sequence[float], *_: Any) -> list[float
     return found
 
 
-def _adagn(rule: adaptive.Moments, norms: Sequence[float], *_: Any) -> list[float]:
+@formula(thresholds.Moments)
+def _adagn(rule: thresholds.Moments, norms: Sequence[float], *_: Any) -> list[float]:
     """Stable-SPAM's AdaGN: the mean norm over the root of the mean square norm, both corrected for their start."""
     found: list[float] = []
     m = v = 0.0
@@ -166,10 +191,3 @@ def _adagn(rule: adaptive.Moments, norms: Sequence[float], *_: Any) -> list[floa
         v = rule.beta2 * v + (1 - rule.beta2) * n**2
         found.append(m / (1 - rule.beta1**t) / float(np.sqrt(v / (1 - rule.beta2**t))))
     return found
-
-
-_FORMULAS: dict[type[Threshold], Callable[..., list[float]]] = {
-    adaptive.ZScore: _zclip, adaptive.EmaRatio: _adagc, adaptive.Ema: _aggc, adaptive.SecondMoment: _spam,
-    adaptive.Growth: _growth, adaptive.Percentile: _autoclip, adaptive.Quantile: _quantile, adaptive.Outlier: _skip_step,
-    adaptive.Typical: _typical, adaptive.Mean: _adaclip, adaptive.Moments: _adagn,
-}  # fmt: skip

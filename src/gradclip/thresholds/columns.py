@@ -6,14 +6,14 @@ New arrays lie on the device of the norms; an array that ``jax.jit`` traces cann
 from __future__ import annotations
 
 from gradclip._arrays import Array, namespace
-from gradclip.thresholds import State
+from gradclip.thresholds.rule import State
 
-__all__ = ["interpolated", "larger", "pick", "row_numbers", "rows_of", "where_active"]
+__all__ = ["interpolated", "pick", "row_numbers", "rows_of", "where_active", "zeros"]
 
 
-def larger(a: Array, b: Array) -> Array:
-    """Return the larger of two arrays, entry by entry."""
-    return namespace(a).where(a > b, a, b)
+def zeros(norms: Array, *names: str) -> State:
+    """Return a state that begins with 0 for every block."""
+    return dict.fromkeys(names, namespace(norms).zeros_like(norms))
 
 
 def where_active(active: Array, following: State, state: State) -> dict[str, Array]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gradclip._arrays import Array, namespace
-from gradclip.adaptive.columns import interpolated, row_numbers, rows_of
-from gradclip.thresholds import Context, State, Threshold
+from gradclip.arguments import set_fields
+from gradclip.thresholds.columns import interpolated, row_numbers, rows_of
+from gradclip.thresholds.rule import Context, State, Threshold
 
 __all__ = ["Percentile"]
 
@@ -27,7 +28,7 @@ class Percentile(Threshold):
     """
 
     percent: float = 10.0
-    stateful: ClassVar[bool] = True
+    stateful = True
     LEAST: ClassVar[float] = math.log(1e-40)
     WIDTH: ClassVar[float] = math.log(1.02)
     BINS: ClassVar[int] = math.ceil(math.log(1e80) / math.log(1.02))
@@ -35,7 +36,7 @@ class Percentile(Threshold):
     def __post_init__(self) -> None:
         if not 0 < self.percent <= 100:
             raise ValueError(f"a percentile lies between 0 and 100, not {self.percent}")
-        object.__setattr__(self, "percent", float(self.percent))
+        set_fields(self, percent=float(self.percent))
 
     def init(self, norms: Array) -> State:
         return {"at_most": rows_of(namespace(norms).zeros_like(norms), self.BINS) + 0}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from gradclip._arrays import Array, namespace
-from gradclip.adaptive.checks import share
-from gradclip.adaptive.columns import larger, where_active
-from gradclip.thresholds import Context, State, Threshold
+from gradclip.arguments import set_fields, share
+from gradclip.thresholds.columns import where_active, zeros
+from gradclip.thresholds.rule import Context, State, Threshold
 
 __all__ = ["Mean", "Moments"]
 
@@ -28,14 +27,13 @@ class Mean(Threshold):
     """
 
     beta: float = 0.999
-    stateful: ClassVar[bool] = True
+    stateful = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "beta", share(self.beta, "beta"))
+        set_fields(self, beta=share(self.beta, "beta"))
 
     def init(self, norms: Array) -> State:
-        zero = namespace(norms).zeros_like(norms)
-        return {"mean": zero, "weight": zero}
+        return zeros(norms, "mean", "weight")
 
     def limits(self, norms: Array, state: State, context: Context) -> tuple[Array | float, State]:
         xp = namespace(norms)
@@ -64,21 +62,19 @@ class Moments(Threshold):
 
     beta1: float = 0.7
     beta2: float = 0.9
-    stateful: ClassVar[bool] = True
+    stateful = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "beta1", share(self.beta1, "beta1"))
-        object.__setattr__(self, "beta2", share(self.beta2, "beta2"))
+        set_fields(self, beta1=share(self.beta1, "beta1"), beta2=share(self.beta2, "beta2"))
 
     def init(self, norms: Array) -> State:
-        zero = namespace(norms).zeros_like(norms)
-        return {"mean": zero, "weight1": zero, "rms": zero, "weight2": zero}
+        return zeros(norms, "mean", "weight1", "rms", "weight2")
 
     def limits(self, norms: Array, state: State, context: Context) -> tuple[Array | float, State]:
         xp = namespace(norms)
         weight1, gain1 = _step(state["weight1"], self.beta1)
         weight2, gain2 = _step(state["weight2"], self.beta2)
-        scale = larger(norms, state["rms"])
+        scale = xp.maximum(norms, state["rms"])
         scale = xp.where(scale > 0, scale, xp.ones_like(scale))
         before = (state["rms"] / scale) ** 2
         following = {

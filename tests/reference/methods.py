@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from gradclip import adaptive, moving, rescales, scopes, thresholds
+from gradclip import rescales, scopes, thresholds
 from gradclip.clipping import Clipping
 from gradclip.norms import Norm
 
@@ -69,7 +69,7 @@ def clip(
         entries: names, groups and unit axes, where the scope asks for them.
         step: the step a scheduled threshold is at.
         lrs: the learning rate of each array, for thresholds on the step; a block has the largest of its own.
-        limits: the limit of each block, for thresholds that learn (:mod:`gradclip.reference_rules`).
+        limits: the limit of each block, for thresholds that learn (:mod:`tests.reference.rules`).
 
     >>> from gradclip import global_norm
     >>> clip(global_norm(1.0), [[3.0], [4.0]]).grads
@@ -150,12 +150,12 @@ def _limits(
             return low, high
         case thresholds.Schedule(function=function):
             t = function(step)
-        case moving.Warmup():
+        case thresholds.Warmup():
             t = at_step(threshold, step)
         case thresholds.Relative(ratio=ratio, floor=floor):
             assert weight is not None
             t = ratio * max(weight, floor)
-        case adaptive.Trust(eta=eta, floor=floor):
+        case thresholds.Trust(eta=eta, floor=floor):
             assert weight is not None
             assert lr is not None
             t = eta * max(weight, floor) / lr if lr > 0 else np.inf
@@ -164,16 +164,16 @@ def _limits(
     return -t, t
 
 
-def at_step(value: float | moving.Warmup, step: int) -> float:
+def at_step(value: float | thresholds.Warmup, step: int) -> float:
     """Return a number that may move along a line or half a cosine, as it is at this step.
 
-    >>> [at_step(moving.Linear(10, 2, 4, after=2), step) for step in (0, 2, 4, 9)]
+    >>> [at_step(thresholds.Linear(10, 2, 4, after=2), step) for step in (0, 2, 4, 9)]
     [10.0, 10.0, 6.0, 2.0]
     """
     match value:
-        case moving.Linear(start=a, end=b, steps=n, after=s):
+        case thresholds.Linear(start=a, end=b, steps=n, after=s):
             return a + (b - a) * min(1, max(0, step - s) / n)
-        case moving.Cosine(start=a, end=b, steps=n, after=s):
+        case thresholds.Cosine(start=a, end=b, steps=n, after=s):
             return a + (b - a) * float(1 - np.cos(np.pi * min(1, max(0, step - s) / n))) / 2
         case float() | int():
             return value
@@ -194,8 +194,8 @@ def _factor(rescale: rescales.Rescale, n: float, t: float, step: int) -> float:
             return t / n if n >= t else 1.0
         case rescales.Normalize():
             return t / n
-        case rescales.Soft():
-            return 1 / (1 + n / t)
+        case rescales.Soft(k=k):
+            return float((1 + np.longdouble(n / t) ** k) ** (-1 / k))
         case rescales.Drop():
             return 0.0 if n > t else 1.0
         case rescales.Band(low=edge, max_gain=gain):

@@ -6,10 +6,10 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from numbers import Integral
-from typing import ClassVar
 
 from gradclip._arrays import Array, namespace
-from gradclip.thresholds import Context, State, Threshold, positive
+from gradclip.arguments import positive, set_fields, whole
+from gradclip.thresholds.rule import Context, State, Threshold
 
 __all__ = ["Cosine", "Linear", "Warmup", "extremes", "moved"]
 
@@ -25,15 +25,15 @@ class Warmup(Threshold):
     end: float
     steps: int
     after: int = 0
-    uniform: ClassVar[bool] = True
+    uniform = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "start", positive(self.start, "the first threshold"))
-        object.__setattr__(self, "end", positive(self.end, "the last threshold"))
+        set_fields(self, start=positive(self.start, "the first threshold"), end=positive(self.end, "the last threshold"))
         if math.isinf(self.start) or math.isinf(self.end):
             raise ValueError("a warm-up moves between two finite thresholds: write a large number instead of inf")
-        object.__setattr__(self, "steps", _whole(self.steps, "a warm-up takes a whole number of steps", 1))
-        object.__setattr__(self, "after", _whole(self.after, "a warm-up begins at a step that is a whole number", 0))
+        set_fields(
+            self, steps=whole(self.steps, "the length of a warm-up"), after=whole(self.after, "the start of a warm-up", 0)
+        )
 
     @abstractmethod
     def share(self, progress: float | Array) -> float | Array:
@@ -87,9 +87,3 @@ def moved(value: float | Warmup, step: int | Array, norms: Array) -> float | Arr
 def extremes(value: float | Warmup) -> tuple[float, float]:
     """Return the least and the largest value of a number that may move."""
     return (min(value.start, value.end), max(value.start, value.end)) if isinstance(value, Warmup) else (value, value)
-
-
-def _whole(value: int, what: str, least: int) -> int:
-    if isinstance(value, bool) or value != int(value) or value < least:
-        raise ValueError(f"{what} >= {least}, not {value}")
-    return int(value)

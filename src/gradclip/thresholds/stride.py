@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from gradclip._arrays import Array, namespace
-from gradclip.adaptive.checks import begins_within, count
-from gradclip.adaptive.columns import larger
-from gradclip.adaptive.trust import Trust
-from gradclip.adaptive.windows import empty_window, into_window, quantile_of
-from gradclip.thresholds import Context, State, Threshold, number, positive
+from gradclip.arguments import begins_within, number, positive, set_fields, share, whole
+from gradclip.thresholds.columns import zeros
+from gradclip.thresholds.given import Trust
+from gradclip.thresholds.rule import Context, State, Threshold
+from gradclip.thresholds.windows import empty_window, into_window, quantile_of
 
 __all__ = ["Stride"]
 
@@ -37,33 +36,34 @@ class Stride(Threshold):
     least: float = 0.4
     window: int = 100
     after: int = 10
-    needs_weights: ClassVar[bool] = True
-    needs_lr: ClassVar[bool] = True
-    stateful: ClassVar[bool] = True
+    needs_weights = True
+    needs_lr = True
+    stateful = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "eta", positive(self.eta, "the share eta"))
-        object.__setattr__(self, "reach", number(self.reach, "the reach"))
-        object.__setattr__(self, "least", number(self.least, "the least share of a stride"))
-        object.__setattr__(self, "window", count(self.window, "the window"))
-        object.__setattr__(self, "after", count(self.after, "the first step that counts"))
+        set_fields(
+            self,
+            eta=positive(self.eta, "the share eta"),
+            reach=number(self.reach, "the reach"),
+            least=share(self.least, "the least share of a stride", one=True),
+            window=whole(self.window, "the window"),
+            after=whole(self.after, "the first step that counts"),
+        )
         if not self.reach >= 1:
             raise ValueError(f"the longest stride is a multiple of the shortest: write a reach >= 1, not {self.reach:g}")
-        if not 0 < self.least <= 1:
-            raise ValueError(f"a stride shortens to a share of itself in (0, 1], not {self.least:g}")
         begins_within(self.after, self.window)
 
     def init(self, norms: Array) -> State:
-        return {**empty_window(norms, self.window), "strides": namespace(norms).zeros_like(norms)}
+        return {**empty_window(norms, self.window), **zeros(norms, "strides")}
 
     def limits(self, norms: Array, state: State, context: Context) -> tuple[Array | float, State]:
         xp = namespace(norms)
         median, held = quantile_of(state, 0.5)
         one = xp.ones_like(norms)
-        share = larger(self.least * one, 1 / xp.sqrt(1 + 4 * state["strides"] / self.window))
-        shortest = share * Trust(self.eta).limits(norms, {}, context)[0]
+        left = xp.maximum(self.least * one, 1 / xp.sqrt(1 + 4 * state["strides"] / self.window))
+        shortest = left * Trust(self.eta).limits(norms, {}, context)[0]
         longest = self.reach * shortest
-        typical = larger(shortest, xp.where(median < longest, median, longest))
+        typical = xp.maximum(shortest, xp.where(median < longest, median, longest))
         long = (held >= self.window) & (median > longest) & (norms > 0)
         strides = state["strides"] + xp.astype(long, norms.dtype)
         return xp.where(held >= self.after, typical, longest), {**into_window(state, norms), "strides": strides}

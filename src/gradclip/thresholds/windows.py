@@ -1,17 +1,16 @@
-"""Rules over the last norms: a quantile of them, and what lies far outside."""
+"""Rules over the last norms: a quantile of them, a multiple of their median, and what lies far outside."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from gradclip._arrays import Array, namespace
-from gradclip.adaptive.checks import begins_within, count, share
-from gradclip.adaptive.columns import interpolated, larger, pick, row_numbers, rows_of
-from gradclip.thresholds import Context, State, Threshold, positive
+from gradclip.arguments import begins_within, positive, set_fields, share, whole
+from gradclip.thresholds.columns import interpolated, pick, row_numbers, rows_of, zeros
+from gradclip.thresholds.rule import Context, State, Threshold
 
-__all__ = ["Outlier", "Quantile"]
+__all__ = ["Outlier", "Quantile", "Typical", "empty_window", "into_window", "quantile_of"]
 
 
 @dataclass(frozen=True)
@@ -27,11 +26,10 @@ class Quantile(Threshold):
 
     q: float = 0.9
     window: int = 1000
-    stateful: ClassVar[bool] = True
+    stateful = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "q", share(self.q, "the quantile", closed=True))
-        object.__setattr__(self, "window", count(self.window, "the window"))
+        set_fields(self, q=share(self.q, "the quantile", one=True), window=whole(self.window, "the window"))
 
     def init(self, norms: Array) -> State:
         return empty_window(norms, self.window)
@@ -57,12 +55,15 @@ class Outlier(Threshold):
     sigma: float = 6.0
     window: int = 128
     after: int = 64
-    stateful: ClassVar[bool] = True
+    stateful = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sigma", positive(self.sigma, "sigma"))
-        object.__setattr__(self, "window", count(self.window, "the window", 2))
-        object.__setattr__(self, "after", count(self.after, "the first step that counts", 2))
+        set_fields(
+            self,
+            sigma=positive(self.sigma, "sigma"),
+            window=whole(self.window, "the window", 2),
+            after=whole(self.after, "the first step that counts", 2),
+        )
         begins_within(self.after, self.window)
 
     def init(self, norms: Array) -> State:
@@ -75,15 +76,52 @@ class Outlier(Threshold):
         safe = xp.where(number > 1, number, 2 * xp.ones_like(number))
         mean = xp.sum(xp.where(held, state["window"], xp.zeros_like(state["window"])), axis=0) / safe
         spread = xp.where(held, state["window"] - mean[None, :], xp.zeros_like(state["window"]))
-        deviation = larger(xp.sqrt(xp.sum(spread**2, axis=0) / (safe - 1)), 1e-6 * mean)
+        deviation = xp.maximum(xp.sqrt(xp.sum(spread**2, axis=0) / (safe - 1)), 1e-6 * mean)
         limit = xp.where(number >= self.after, mean + self.sigma * deviation, xp.inf)
-        return limit, into_window(state, xp.where(norms < limit, norms, limit))
+        return limit, into_window(state, xp.minimum(norms, limit))
+
+
+@dataclass(frozen=True)
+class Typical(Threshold):
+    """A multiple of the median of the last clipped norms: ``T = factor * median``, once there are ``after`` of them.
+
+    A median is not moved by the spikes it is there to catch, however heavy their tail. Clipped norms are fed back, so that
+    even a run of spikes raises the limit only by ``factor`` in half a window; a norm that really drifts is followed.
+
+    Raises:
+        ValueError: ``factor`` < 1, ``window`` < 1, or ``after`` outside [1, window].
+    """
+
+    factor: float = 4.0
+    window: int = 100
+    after: int = 10
+    stateful = True
+
+    def __post_init__(self) -> None:
+        set_fields(
+            self,
+            factor=positive(self.factor, "the multiple of the typical norm"),
+            window=whole(self.window, "the window"),
+            after=whole(self.after, "the first step that counts"),
+        )
+        if self.factor < 1:
+            raise ValueError(f"a limit below the typical norm would clip for ever: write a factor >= 1, not {self.factor:g}")
+        begins_within(self.after, self.window)
+
+    def init(self, norms: Array) -> State:
+        return empty_window(norms, self.window)
+
+    def limits(self, norms: Array, state: State, context: Context) -> tuple[Array | float, State]:
+        xp = namespace(norms)
+        median, held = quantile_of(state, 0.5)
+        limit = xp.where(held >= self.after, self.factor * median, xp.inf * xp.ones_like(norms))
+        return limit, into_window(state, xp.minimum(norms, limit))
 
 
 def empty_window(norms: Array, length: int) -> State:
     """Return a window without norms: inf where there is none yet."""
-    zero = namespace(norms).zeros_like(norms)
-    return {"window": rows_of(zero, length) + math.inf, "count": zero}
+    zero = zeros(norms, "count")
+    return {"window": rows_of(zero["count"], length) + math.inf, **zero}
 
 
 def quantile_of(state: State, q: float) -> tuple[Array, Array]:
