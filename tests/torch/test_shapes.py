@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import gradclip
-from gradclip import reference
 from gradclip.errors import StateError, TargetError
+from tests import reference
 from tests.support import numpy_of
 
 RECIPES = ["agc:0.01", "block_rms:0.5", "tensor_norm:0.7", "global_norm:1.0", "value:0.25", "tensor_norm:1,norm=inf"]
