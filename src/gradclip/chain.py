@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
+from gradclip._cached import cached_property
 from gradclip.arguments import set_fields
 from gradclip.clipping import Clipping, as_clipping
 from gradclip.nonfinite import Nonfinite

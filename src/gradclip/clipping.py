@@ -19,9 +19,9 @@ most members: ``Clipping(PerTensor(), "rms", 1.0)`` is Adafactor's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
+from gradclip._cached import cached_property
 from gradclip.arguments import set_fields
 from gradclip.nonfinite import Nonfinite, NonfiniteLike, as_nonfinite
 from gradclip.norms import L2, LINF, Norm, NormLike, as_norm

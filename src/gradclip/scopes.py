@@ -11,10 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cached_property
 from math import prod
 from typing import ClassVar, TypeAlias
 
+from gradclip._cached import cached_property
 from gradclip.arguments import number, set_fields
 from gradclip.errors import TargetError
 

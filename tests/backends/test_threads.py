@@ -113,6 +113,81 @@ def test_a_forked_child_clips(kind):
     assert done.returncode == 0, done.stderr
 
 
+LOCKED = """
+import os, sys, threading, time, warnings
+import torch
+import gradclip
+from gradclip.backends import chunks
+from gradclip.torch.plan import Plan
+from gradclip.torch.targets import resolve
+
+warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
+parameter = torch.nn.Parameter(torch.ones(3))
+in_backward = gradclip.InBackward([parameter], "tensor_norm:1.0")
+inside, end = threading.Event(), threading.Event()
+
+
+class Slow(gradclip.PerTensor):
+    def partition(self, entries):
+        inside.set()
+        end.wait()
+
+
+def laying_out():
+    Plan(gradclip.Clipping(Slow(), gradclip.L2, gradclip.Constant(1.0)), resolve([parameter])).partition
+
+
+def holding(lock):
+    with lock:
+        inside.set()
+        end.wait()
+
+
+def clip():
+    other = torch.nn.Parameter(torch.ones(2))
+    other.grad = torch.tensor([3.0, 4.0])
+    assert float(gradclip.clip_([other], "agc:0.01").norm) == 5
+
+
+def clip_in_backward():
+    (2 * parameter).sum().backward()
+    assert abs(float(parameter.grad.norm()) - 1) < 1e-6
+
+
+def look_up():
+    assert chunks.layout_of(torch.device("cpu"), (torch.float32,), (3,), None).cells == 1
+
+
+elsewhere, here = {
+    "a plan": (laying_out, clip),
+    "a gradient": (lambda: holding(in_backward._lock), clip_in_backward),
+    "a table": (lambda: holding(chunks._layouts._lock), look_up),
+}[sys.argv[1]]
+threading.Thread(target=elsewhere).start()
+inside.wait()
+child = os.fork()
+if child == 0:
+    here()
+    os._exit(7)
+deadline = time.monotonic() + 30
+while not (ended := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < deadline:
+    time.sleep(0.01)
+if not ended[0]:
+    os.kill(child, 9)
+end.set()
+assert ended[0], "the child waits for a thread that it does not have"
+assert os.waitstatus_to_exitcode(ended[1]) == 7
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
+@pytest.mark.parametrize("busy_with", ["a plan", "a gradient", "a table"])
+def test_a_child_forked_while_another_thread_is_busy_clips(busy_with):
+    """Whatever that thread holds is held forever in the child, so the child must not ask for it."""
+    done = subprocess.run([sys.executable, "-c", LOCKED, busy_with], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_an_error_in_another_thread_is_raised(threads):
     threads(2)
 

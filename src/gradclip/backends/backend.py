@@ -10,12 +10,12 @@ from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from gradclip._cached import cached_property
 from gradclip.backends import elements, stock_norms
 from gradclip.backends.combine import combine, combined_on_host, vector
 

@@ -7,6 +7,7 @@ and graphs that are replayed, send nothing.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -134,6 +135,10 @@ class _Kept(Generic[Made]):
     def __init__(self) -> None:
         self._made: OrderedDict[Hashable, Made] = OrderedDict()
         self._of_graphs: list[Made] = []
+        self.unlock()
+
+    def unlock(self) -> None:
+        """Have a lock that nobody holds."""
         self._lock = threading.Lock()
 
     def get(self, device: torch.device, key: Hashable, make: Callable[[], Made]) -> Made:
@@ -178,6 +183,10 @@ class Layout:
 
 _layouts: _Kept[Layout] = _Kept()
 _addresses: _Kept[Sent] = _Kept()
+
+if hasattr(os, "register_at_fork"):  # another thread may hold a lock at that moment, and is not in the child to let go of it
+    os.register_at_fork(after_in_child=_layouts.unlock)
+    os.register_at_fork(after_in_child=_addresses.unlock)
 
 
 def layout_of(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from gradclip._cached import cached_property
 from gradclip.backends import Backend, Units, combine
 from gradclip.norms import Norm
 from gradclip.scopes import Entry, Partition

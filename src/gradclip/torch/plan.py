@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from gradclip._cached import cached_property
 from gradclip.backends import reshaped
 from gradclip.chain import Chain
 from gradclip.clipping import Clipping

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from gradclip._cached import cached_property
 from gradclip.backends import reshaped
 from gradclip.errors import TargetError, listed
 from gradclip.scopes import Entry

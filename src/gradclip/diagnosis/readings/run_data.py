@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gradclip._cached import cached_property
 from gradclip.diagnosis.readings.layer_groups import MOST_GROUPS, Group, groups_of
 from gradclip.runs import ABSENT, Event, Run, Steps, TensorInfo
 

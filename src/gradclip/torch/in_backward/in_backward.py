@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -87,6 +89,7 @@ class InBackward:
         self._skips = Skips(method.nonfinite, DROPPED_GRADIENT)
         self._steps = 0
         self._lock = threading.RLock()  # gradients on several devices appear in as many threads
+        _alive.add(self)
         self._stepping = False
         hooks = [register(p, partial(self._on_gradient, i)) for i, p in enumerate(self._stage.target.parameters)]
         self._hooks = [hook for hook in hooks if hook is not None]
@@ -241,3 +244,16 @@ class InBackward:
             self._skips.count(self._result.nonfinite_names)
         else:
             self._skips.forgive()
+
+
+_alive: WeakSet[InBackward] = WeakSet()
+
+
+def _unlock_all() -> None:
+    """A thread that clips while another forks is not in the child to let go of its lock."""
+    for in_backward in _alive:
+        in_backward._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_all)
