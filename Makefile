@@ -19,7 +19,7 @@ check: .venv/.check  ## style and types
 
 # In a copy of the package outside the source tree. The sanitizers must be in the process before Python is, hence LD_PRELOAD;
 # with malloc in place of Python's own allocator they see the ends of small arrays; and what PyTorch and Python never free is
-# no leak of the kernel's.
+# no leak of the kernel's. (pytest leaves the file descriptors alone, or a report would be lost with it.)
 SANITIZER_CC ?= gcc
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 sanitize: .venv/.test  ## the compiled kernel under AddressSanitizer and UndefinedBehaviorSanitizer: its tests, and a fuzzer
@@ -31,7 +31,8 @@ sanitize: .venv/.test  ## the compiled kernel under AddressSanitizer and Undefin
 	export PYTHONMALLOC=malloc PYTHONPATH="$$scratch/lib" GRADCLIP_FUZZ_SECONDS=1.5; \
 	export LD_PRELOAD="$$($(SANITIZER_CC) -print-file-name=libasan.so) $$($(SANITIZER_CC) -print-file-name=libubsan.so)"; \
 	$(BIN)/python -c "from gradclip.backends import _kernel as k; assert k.__file__.startswith('$$scratch')"; \
-	$(BIN)/python -m pytest -q -p no:cacheprovider tests/backends/test_kernel.py tests/backends/test_arguments.py tests/backends/test_fuzz.py
+	$(BIN)/python -m pytest -q -p no:cacheprovider --capture=sys \
+		tests/backends/test_kernel.py tests/backends/test_arguments.py tests/backends/test_fuzz.py
 
 bench: .venv/.bench  ## speed, and what watching costs: ratios measured side by side, with CSV
 	$(BIN)/python benchmarks/speed.py
