@@ -135,7 +135,7 @@ def numbered(name: str) -> list[str]:
 
 
 def chooser_of(source: Source) -> str | None:
-    """Find the one file that may ask which backend there is: ``backends/choose.py``, ``chooser.py``, ``choice.py``."""
+    """Find the one file that may ask which backend there is: ``backends/chooser.py``, ``chooser.py``, ``choice.py``."""
     found = [path for path in source.trees if path.startswith(("backends/choos", "backends/choice"))]
     return found[0] if len(found) == 1 else None
 

@@ -8,6 +8,7 @@ from gradclip._cached import cached_property
 from gradclip.arguments import set_fields
 from gradclip.clipping import Clipping, as_clipping
 from gradclip.nonfinite import Nonfinite
+from gradclip.spelling import METHODS, spell
 
 __all__ = ["Chain"]
 
@@ -57,11 +58,12 @@ class Chain:
     @cached_property
     def _spelling(self) -> str:
         """Found once: it is asked for at every step that is recorded."""
-        from gradclip.spelling import spell
-
         return spell(self)
 
     @property
     def nonfinite(self) -> Nonfinite:
         """What happens to a NaN or Inf."""
         return self.stages[0].nonfinite
+
+
+METHODS["Chain"] = Chain

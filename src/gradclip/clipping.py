@@ -27,6 +27,7 @@ from gradclip.nonfinite import Nonfinite, NonfiniteLike, as_nonfinite
 from gradclip.norms import L2, LINF, Norm, NormLike, as_norm
 from gradclip.rescales import Hard, Rescale
 from gradclip.scopes import Global, PerGroup, Scope
+from gradclip.spelling import METHODS, parse, spell
 from gradclip.thresholds import Bounds, Constant, Threshold, ThresholdLike, as_threshold
 
 if TYPE_CHECKING:
@@ -89,8 +90,6 @@ class Clipping:
     @cached_property
     def _spelling(self) -> str:
         """Found once: it is asked for at every step that is recorded."""
-        from gradclip.spelling import spell
-
         return spell(self)
 
     @property
@@ -105,21 +104,20 @@ class Clipping:
         Raises:
             RecipeError: it names no recipe (the nearest is suggested), or an argument is wrong.
         """
-        from gradclip.spelling import parse
-
         return parse(spelling)
+
+
+METHODS["Clipping"] = Clipping
 
 
 def as_clipping(clipping: Clipping | Chain | str) -> Clipping | Chain:
     """Accept a recipe or its spelling wherever a method is asked for."""
     if isinstance(clipping, Clipping):
         return clipping
-    from gradclip.chain import Chain
-
-    if isinstance(clipping, Chain):
-        return clipping
     if isinstance(clipping, str):
-        return Clipping.parse(clipping)
+        return parse(clipping)
+    if isinstance(clipping, tuple(METHODS.values())):
+        return clipping
     hint = f": write gradclip.global_norm({clipping:g})" if isinstance(clipping, (int, float)) else ""
     if callable(clipping):
         hint = f": call it first, for example {getattr(clipping, '__name__', 'global_norm')}(1.0)"

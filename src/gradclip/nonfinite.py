@@ -6,8 +6,9 @@ Whatever the policy, a non-finite gradient never enters a threshold's history.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from gradclip.arguments import set_fields, whole
 
@@ -16,6 +17,11 @@ __all__ = ["Nonfinite", "NonfiniteLike", "Propagate", "Raise", "Skip", "Zero", "
 
 class Nonfinite:
     """What to do with a step that has a non-finite gradient."""
+
+    word: ClassVar[str]
+    """By which it is called."""
+    patience: float = math.inf
+    """How many such steps in a row are borne."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,7 @@ class Skip(Nonfinite):
     accelerator ``attach`` lets a fused optimizer drop the step: gradients stay there then, and the host is told at the next.
     """
 
+    word: ClassVar[str] = "skip"
     patience: int = 10
 
     def __post_init__(self) -> None:
@@ -37,18 +44,24 @@ class Skip(Nonfinite):
 class Raise(Nonfinite):
     """Raise :class:`~gradclip.errors.NonFiniteGradientError` naming the parameters; no gradient is changed."""
 
+    word: ClassVar[str] = "raise"
+
 
 @dataclass(frozen=True)
 class Zero(Nonfinite):
     """Set the NaN and Inf elements to 0, then measure and clip what is left."""
+
+    word: ClassVar[str] = "zero"
 
 
 @dataclass(frozen=True)
 class Propagate(Nonfinite):
     """Let the arithmetic run: a NaN norm makes its whole block NaN. Asks the host for nothing."""
 
+    word: ClassVar[str] = "propagate"
 
-_WORDS: dict[str, Nonfinite] = {"skip": Skip(), "raise": Raise(), "zero": Zero(), "propagate": Propagate()}
+
+_WORDS: dict[str, Nonfinite] = {policy.word: policy for policy in (Skip(), Raise(), Zero(), Propagate())}
 
 
 NonfiniteLike: TypeAlias = Nonfinite | str

@@ -29,10 +29,12 @@ class Rescale(ABC):
     """A factor of 0 takes the gradient away."""
     elementwise: ClassVar[bool] = False
     """The limit is measured on a block and applied to its elements: they are clamped, not multiplied by the factor."""
+    moves: ClassVar[bool] = False
+    """A number of it may move with the step, so that :meth:`at` is to be asked."""
 
     def factors(self, norms: Array, limits: Array | float, step: int | Array = 0) -> Array:
         """Return the factor of each block, shaped like ``norms``; 1 where the limit is inf, else NaN for a NaN norm."""
-        xp, now = namespace(norms), self.at(step, norms)
+        xp, now = namespace(norms), self.at(step, norms) if self.moves else self
         if isinstance(limits, float):
             return xp.ones_like(norms) if limits == xp.inf else now.phi(norms, limits)
         return xp.where(limits == xp.inf, xp.ones_like(norms), now.phi(norms, limits))
@@ -46,6 +48,13 @@ class Rescale(ABC):
         """Return ``phi(n / T)`` for limits that are finite, and numbers that do not move."""
 
 
+def _down_to_limit(self: Rescale, norms: Array, limits: Array | float) -> Array:
+    """Return ``min(1, T/n)``, exactly 1 where nothing is above its limit."""
+    xp = namespace(norms)
+    one = xp.ones_like(norms)
+    return xp.where(norms <= limits, one, limits / xp.where(norms == 0, one, norms))
+
+
 @dataclass(frozen=True)
 class Hard(Rescale):
     """Scale down to the limit what exceeds it, leave the rest: ``min(1, T/n)`` (Pascanu et al. 2013)."""
@@ -53,8 +62,7 @@ class Hard(Rescale):
     formula: ClassVar[str] = "min(1, T/n)"
     caps: ClassVar[bool] = True
 
-    def phi(self, norms: Array, limits: Array | float) -> Array:
-        return _down(norms, limits)
+    phi = _down_to_limit
 
 
 @dataclass(frozen=True)
@@ -68,8 +76,7 @@ class Clamp(Rescale):
     formula: ClassVar[str] = "clamp(g, -T, T)"
     elementwise: ClassVar[bool] = True
 
-    def phi(self, norms: Array, limits: Array | float) -> Array:
-        return _down(norms, limits)
+    phi = _down_to_limit
 
 
 @dataclass(frozen=True)
@@ -135,6 +142,7 @@ class Band(Rescale):
 
     low: float | Warmup = 0.5
     max_gain: float = 10.0
+    moves: ClassVar[bool] = True
     formula: ClassVar[str] = "clip(1, low T/n, T/n)"
 
     def __post_init__(self) -> None:
@@ -174,9 +182,3 @@ class Drop(Rescale):
         xp = namespace(norms)
         zero: Any = norms * 0  # NaN stays NaN
         return xp.where(norms <= limits, xp.ones_like(norms), zero)
-
-
-def _down(norms: Array, limits: Array | float) -> Array:
-    xp = namespace(norms)
-    one = xp.ones_like(norms)
-    return xp.where(norms <= limits, one, limits / xp.where(norms == 0, one, norms))

@@ -13,18 +13,21 @@ from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
 from gradclip import nonfinite, norms, rescales, scopes, thresholds
-from gradclip.chain import Chain
-from gradclip.clipping import Clipping
 from gradclip.errors import RecipeError
-from gradclip.recipes import RECIPES, Recipe
+from gradclip.registry import RECIPES, Recipe
 
 if TYPE_CHECKING:
     import ast
 
-__all__ = ["parse", "spell"]
+    from gradclip.chain import Chain
+    from gradclip.clipping import Clipping
+
+__all__ = ["METHODS", "parse", "spell"]
 
 _PATTERNS = ("exclude", "patterns")
 """Arguments that are words even where they look like numbers."""
+METHODS: dict[str, type] = {}
+"""The classes of whole methods, which say themselves that they are."""
 _ALIASES = {"normalise": "normalize"}
 _MOVING: dict[str, Callable[..., thresholds.Threshold]] = {"linear": thresholds.Linear, "cosine": thresholds.Cosine}
 
@@ -61,6 +64,7 @@ def parse(spelling: str) -> Clipping | Chain:
 def spell(clipping: Clipping | Chain) -> str:
     """Write a method as its short spelling where a recipe has one, else in the long form.
 
+    >>> from gradclip import Clipping
     >>> spell(Clipping(threshold=thresholds.Linear(10, 1, 1000)))
     'global_norm:linear(10.0,1.0,1000)'
     """
@@ -70,7 +74,8 @@ def spell(clipping: Clipping | Chain) -> str:
         with suppress(TypeError, ValueError):
             if recipe.build(**given) == clipping:
                 found.append(_short(recipe, given))
-    long = repr(clipping) if isinstance(clipping, Clipping) else f"Chain({', '.join(repr(str(s)) for s in clipping.stages)})"
+    alone = len(clipping.stages) == 1
+    long = repr(clipping) if alone else f"Chain({', '.join(repr(str(s)) for s in clipping.stages)})"
     return min(found, key=len, default=long)
 
 
@@ -191,15 +196,15 @@ def _parse_long(text: str) -> Clipping | Chain:
         built = _build(ast.parse(text, mode="eval").body)
     except (SyntaxError, TypeError, ValueError) as error:
         raise RecipeError(f"cannot read {text!r}: {error}") from error
-    assert isinstance(built, (Clipping, Chain))
-    return built
+    method: Clipping | Chain = built
+    return method
 
 
 _AXES = (scopes, norms, thresholds, rescales, nonfinite)
 _NAMES: dict[str, Any] = {
-    "Chain": Chain, "Clipping": Clipping, "inf": math.inf,
+    "inf": math.inf,
     **{name: getattr(axis, name) for axis in _AXES for name in axis.__all__},
-}  # fmt: skip
+}
 
 
 def _build(node: ast.expr) -> Any:
@@ -207,6 +212,8 @@ def _build(node: ast.expr) -> Any:
     import ast
 
     match node:
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords) if name in METHODS:
+            return METHODS[name](*map(_build, args), **{str(k.arg): _build(k.value) for k in keywords})
         case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords) if name in _NAMES and name[0].isupper():
             return _NAMES[name](*map(_build, args), **{str(k.arg): _build(k.value) for k in keywords})
         case ast.Name(id=name) if name in _NAMES:

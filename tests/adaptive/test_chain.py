@@ -299,12 +299,12 @@ class TestClamp:
         target["e"].grad = torch.tensor(-7.0, dtype=torch.bfloat16)
         strategy = Stage(clipping, resolve(target)).strategy
         backend, step = choose([p.grad for p in target.values()]), StepInputs()
-        after, clipped = strategy.act(backend, strategy.decide(backend, step), None, step)
+        done = strategy.act(backend, strategy.decide(backend, step), None, step)
         assert [p.grad.tolist() for p in list(target.values())[:3]] == [[1.0, -0.5], [0.1, 0.2], [5.0, 5.0]]
         assert torch.allclose(target["d"].grad, torch.tensor([0.6 + 0.8j, 0.5j]))
         assert float(target["e"].grad) == -1.0
-        assert after.tolist() == pytest.approx([1.0, 0.2, 5.0, 1.0, 1.0])
-        assert bool(clipped)
+        assert done.cells.tolist() == pytest.approx([1.0, 0.2, 5.0, 1.0, 1.0])
+        assert bool(done.clipped)
 
     @pytest.mark.parametrize(
         ("build", "message"),

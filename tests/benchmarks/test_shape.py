@@ -237,10 +237,10 @@ def test_a_step_of_the_files_of_one_folder(package, monkeypatch):
 
 def test_the_table_marks_what_misses_its_bound(package):
     source = package(
-        {"torch/a.py": "import tiny.torch.b\n", "torch/b.py": "import tiny.torch.a\n", "backends/choose.py": "x.is_cuda\n"}
+        {"torch/a.py": "import tiny.torch.b\n", "torch/b.py": "import tiny.torch.a\n", "backends/chooser.py": "x.is_cuda\n"}
     )
-    assert shape.chooser_of(source) == "backends/choose.py"
-    rows = {row.what.partition(":")[0]: row for row in shape.read(source, "backends/choose.py")}
+    assert shape.chooser_of(source) == "backends/chooser.py"
+    rows = {row.what.partition(":")[0]: row for row in shape.read(source, "backends/chooser.py")}
     cycles = rows["import cycles"]
     assert (cycles.now, cycles.bound, cycles.holds) == ("1: of 2 files", "0", False)
     assert cycles.where == ["torch/a.py torch/b.py"]

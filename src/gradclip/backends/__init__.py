@@ -1,7 +1,7 @@
 """Backends: what is done to a list of tensors, for each kind of them. They know no method, and a method knows no framework."""
 
 from gradclip.backends.backend import Backend, SparseEntries, Units
-from gradclip.backends.choose import choose, norms_of_each, take_all
+from gradclip.backends.chooser import choose, norms_of_each, take_all
 from gradclip.backends.combine import combine, combined_on_host, vector
 from gradclip.backends.cpu import reshaped
 from gradclip.backends.stock_norms import norm_dtype

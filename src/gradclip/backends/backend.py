@@ -1,6 +1,6 @@
 """The seam: one list of tensors, and the few things that are done to it.
 
-A backend is a value that is chosen once a step (``choose.py``) and lives for that step. Above it are vectors of norms, limits
+A backend is a value that is chosen once a step (``chooser.py``) and lives for that step. Above it are vectors of norms, limits
 and factors, and nobody asks what kind of tensors there are or where they lie; below it nobody knows a method or a policy.
 """
 

@@ -20,7 +20,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from importlib import import_module
 from itertools import compress
+from operator import is_not
 from typing import Any
 
 import torch
@@ -35,7 +37,7 @@ __all__ = ["Cpu", "enabled"]
 _kernel: Any = None
 if os.environ.get("GRADCLIP_KERNEL", "1") != "0":
     with suppress(ImportError):  # not built: there was no compiler
-        from gradclip.backends import _kernel  # type: ignore[attr-defined, no-redef]
+        _kernel = import_module("gradclip.backends._kernel")
 
 _borrowed = _kernel is not None and _kernel.borrow()
 """Whether the kernel shares work with the threads of PyTorch's OpenMP runtime."""
@@ -64,6 +66,8 @@ _PARTS = 4
 _POWERS = (1, 2, math.inf)
 """The norms that the kernel measures."""
 _HOST = torch.device("cpu")
+_NOT_ONE = (1.0).__ne__
+_PRESENT = partial(is_not, None)
 _workers: ThreadPoolExecutor | None = None
 
 
@@ -122,7 +126,7 @@ class Cpu(Backend):
             own = factors.contiguous().numpy() if isinstance(factors, Tensor) else array("d", factors)
             self._work(_kernel.scale, own)
             if changed is None and self.units is None:
-                changed = [factor != 1 for factor in own]
+                changed = list(map(_NOT_ONE, own))
         self._tell_autograd(changed)
 
     def clamp(self, low: float, high: float, which: Sequence[bool] | None = None) -> None:
@@ -166,7 +170,7 @@ class Cpu(Backend):
     def _tell_autograd(self, changed: Sequence[bool] | None = None) -> None:
         """Count an in-place change of these tensors, by default all."""
         tensors = self.tensors if changed is None else compress(self.tensors, changed)
-        torch.autograd.graph.increment_version([t for t in tensors if t is not None])
+        torch.autograd.graph.increment_version(list(filter(_PRESENT, tensors)))  # type: ignore[arg-type]
 
 
 def reshaped(tensors: Sequence[Tensor | None], shapes: Sequence[tuple[int, ...]]) -> list[int]:
@@ -175,6 +179,8 @@ def reshaped(tensors: Sequence[Tensor | None], shapes: Sequence[tuple[int, ...]]
     suspects: Sequence[int] = range(len(tensors))
     if _kernel is not None and _API is not None and not torch.compiler.is_compiling():
         suspects = _kernel.reshaped(tensors, shapes, _TYPES, _API)  # and those that it cannot read
+    if not suspects:
+        return []
     return [i for i in suspects if (t := tensors[i]) is not None and tuple(t.shape) != shapes[i]]
 
 

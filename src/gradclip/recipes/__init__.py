@@ -6,7 +6,7 @@ without knowing it.
 
 from gradclip.recipes.fixed import agc, block_rms, global_norm, group_norm, normalize, tensor_norm, trust, value
 from gradclip.recipes.learned import adagc, aggc, auto, autoclip, norm_growth, quantile, skip_step, spam, stable_spam, zclip
-from gradclip.recipes.registry import RECIPES, Recipe, recipe
+from gradclip.registry import RECIPES, Recipe, recipe
 
 __all__ = [
     "RECIPES", "Recipe", "recipe",

@@ -8,7 +8,7 @@ from gradclip.arguments import number
 from gradclip.clipping import Clipping
 from gradclip.nonfinite import NonfiniteLike
 from gradclip.norms import L2, RMS, NormLike
-from gradclip.recipes.registry import recipe
+from gradclip.registry import recipe
 from gradclip.rescales import Normalize, Soft
 from gradclip.scopes import Global, Patterns, PerElement, PerGroup, PerTensor, PerUnit
 from gradclip.thresholds import Bounds, Relative, Threshold, ThresholdLike, Trust

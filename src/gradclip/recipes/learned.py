@@ -9,7 +9,7 @@ from gradclip.chain import Chain
 from gradclip.clipping import Clipping
 from gradclip.nonfinite import NonfiniteLike
 from gradclip.norms import L2, LINF
-from gradclip.recipes.registry import recipe
+from gradclip.registry import recipe
 from gradclip.rescales import Band, Clamp, Drop, Normalize
 from gradclip.scopes import Global, Patterns, PerElement, PerGroup, PerTensor
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from gradclip._arrays import Array, namespace
 from gradclip.thresholds.rule import State
 
-__all__ = ["interpolated", "pick", "row_numbers", "rows_of", "where_active", "zeros"]
+__all__ = ["interpolated", "row_numbers", "rows_of", "where_active", "zeros"]
 
 
 def zeros(norms: Array, *names: str) -> State:
@@ -31,12 +31,6 @@ def row_numbers(history: Array) -> Array:
     """Return the numbers of the rows, from 0, as a column."""
     xp = namespace(history)
     return xp.arange(history.shape[0], dtype=history.dtype, device=getattr(history, "device", None))[:, None]
-
-
-def pick(history: Array, row: Array) -> Array:
-    """Return the entry of every column at its own row."""
-    xp = namespace(history)
-    return xp.sum(xp.where(row_numbers(history) == row[None, :], history, xp.zeros_like(history)), axis=0)
 
 
 def interpolated(below: Array, above: Array, rank: Array) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gradclip._arrays import Array, namespace
+from gradclip._cached import cached_property
 from gradclip.arguments import begins_within, number, positive, set_fields, share, whole
 from gradclip.thresholds.columns import zeros
 from gradclip.thresholds.given import Trust
@@ -53,6 +54,10 @@ class Stride(Threshold):
             raise ValueError(f"the longest stride is a multiple of the shortest: write a reach >= 1, not {self.reach:g}")
         begins_within(self.after, self.window)
 
+    @cached_property
+    def _trust(self) -> Trust:
+        return Trust(self.eta)
+
     def init(self, norms: Array) -> State:
         return {**empty_window(norms, self.window), **zeros(norms, "strides")}
 
@@ -61,7 +66,7 @@ class Stride(Threshold):
         median, held = quantile_of(state, 0.5)
         one = xp.ones_like(norms)
         left = xp.maximum(self.least * one, 1 / xp.sqrt(1 + 4 * state["strides"] / self.window))
-        shortest = left * Trust(self.eta).limits(norms, {}, context)[0]
+        shortest = left * self._trust.limits(norms, {}, context)[0]
         longest = self.reach * shortest
         typical = xp.maximum(shortest, xp.where(median < longest, median, longest))
         long = (held >= self.window) & (median > longest) & (norms > 0)

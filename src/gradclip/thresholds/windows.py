@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gradclip._arrays import Array, namespace
 from gradclip.arguments import begins_within, positive, set_fields, share, whole
-from gradclip.thresholds.columns import interpolated, pick, row_numbers, rows_of, zeros
+from gradclip.thresholds.columns import interpolated, row_numbers, rows_of, zeros
 from gradclip.thresholds.rule import Context, State, Threshold
 
 __all__ = ["Outlier", "Quantile", "Typical", "empty_window", "into_window", "quantile_of"]
@@ -130,8 +130,9 @@ def quantile_of(state: State, q: float) -> tuple[Array, Array]:
     xp = namespace(window)
     held = xp.sum(xp.astype(window < xp.inf, window.dtype), axis=0)
     rank = q * xp.where(held > 0, held - 1, held)
-    ordered = xp.sort(window, axis=0)
-    return interpolated(pick(ordered, xp.floor(rank)), pick(ordered, xp.ceil(rank)), rank), held
+    ends = xp.astype(xp.stack([xp.floor(rank), xp.ceil(rank)]), xp.int64)
+    below, above = xp.take_along_axis(xp.sort(window, axis=0), ends, axis=0)
+    return interpolated(below, above, rank), held
 
 
 def into_window(state: State, norms: Array) -> State:

@@ -12,12 +12,12 @@ from gradclip.clipping import Clipping, as_clipping
 from gradclip.errors import TargetError
 from gradclip.result import ClipResult
 from gradclip.torch.late import LateSkip
-from gradclip.torch.pipeline import run
+from gradclip.torch.pipeline import OfParameters, run
 from gradclip.torch.plan import plan_for
 from gradclip.torch.rates import effective_rates
 from gradclip.torch.saved import pack, unpack
 from gradclip.torch.skips import SKIPPED_STEP, Skips
-from gradclip.torch.step import Carry, OfParameters, StepInputs
+from gradclip.torch.step import Carry, StepInputs
 from gradclip.torch.targets import Clippable
 
 if TYPE_CHECKING:

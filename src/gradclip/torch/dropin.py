@@ -164,13 +164,17 @@ def clip_grad_value_(parameters: TensorOrTensors, clip_value: float, foreach: bo
     """
     bound = float(clip_value)
     listed = [parameters] if isinstance(parameters, Tensor) else parameters
-    grads = [p.grad for p in listed if p.grad is not None]
+    owners = [p for p in listed if p.grad is not None]
+    grads = [p.grad for p in owners if p.grad is not None]
     backend = take_all(grads) if bound >= 0 else None
     if backend is not None:
         backend.clamp(-bound, bound)
         return
-    for grad in grads:
-        if not _within(grad, bound):
+    for owner, grad in zip(owners, grads, strict=True):
+        if grad.layout == torch.sparse_coo:
+            owner.grad = grad.coalesce()
+            owner.grad._values().clamp_(-bound, bound)
+        elif not _within(grad, bound):
             grad.clamp_(-bound, bound)
 
 
@@ -222,6 +226,8 @@ def _backend(grads: list[Tensor], put: Callable[[int, Tensor | None], None]) -> 
     found = take_all(grads)
     if found is not None or not all(type(g) in (Tensor, nn.Parameter) for g in grads):
         return found
+    if all(g.layout == torch.strided for g in grads):
+        return choose(grads)
     values, sparse = prepared(grads, [str(i) for i in range(len(grads))], put)
     return choose(values, None, sparse)
 

@@ -15,11 +15,11 @@ from gradclip.norms import Norm, as_norm
 from gradclip.recipes import tensor_norm
 from gradclip.result import ClipResult
 from gradclip.scopes import Entry
-from gradclip.torch.clipper import Clipper
-from gradclip.torch.pipeline import run
-from gradclip.torch.plan import Plan
+from gradclip.torch.pipeline import GradientList, OfParameters, run
+from gradclip.torch.plan import Plan, plan_for
+from gradclip.torch.rates import effective_rates
 from gradclip.torch.skips import SKIPPED_STEP
-from gradclip.torch.step import GradientList, StepInputs
+from gradclip.torch.step import StepInputs
 from gradclip.torch.targets import Clippable, Target, resolve
 
 if TYPE_CHECKING:
@@ -56,11 +56,15 @@ def clip_(target: Clippable, clipping: Clipping | Chain | str, *, step: int = 0)
     >>> model.weight.grad
     tensor([[0.5000, 1.0000, 1.0000]])
     """
-    clipping = as_clipping(clipping)
-    _stateless(clipping)
-    clipper = Clipper(target, clipping)
-    clipper.step = step
-    return clipper.clip_()
+    plan = plan_for(clipping if type(clipping) is Clipping else as_clipping(clipping), target)
+    if plan.stateful:
+        _refuse_history(plan.clipping)
+    parameters = plan.target.parameters
+    lrs = _learning_rates(plan, target) if plan.needs_lr else None
+    result, _ = run(plan, OfParameters(parameters), StepInputs(parameters, lrs, number=step))
+    if result.skipped:
+        warnings.warn(SKIPPED_STEP.warning(result.nonfinite_names), RuntimeWarning, stacklevel=2)
+    return result
 
 
 def clip(grads: Grads, clipping: Clipping | Chain | str, *, params: Any = None, step: int = 0) -> Any:
@@ -87,7 +91,8 @@ def clip(grads: Grads, clipping: Clipping | Chain | str, *, params: Any = None, 
     {'w': tensor([-0.5000,  0.1000])}
     """
     clipping = as_clipping(clipping)
-    _stateless(clipping)
+    if any(stage.threshold.stateful for stage in clipping.stages):
+        _refuse_history(clipping)
     if isinstance(grads, nn.Module):
         target = resolve(grads)
         given: dict[str, Tensor | None] = {n: p.grad for n, p in zip(target.names, target.parameters, strict=True)}
@@ -130,11 +135,14 @@ def tensor_norms(target: Clippable, norm: Norm | float | str = 2) -> dict[str, f
     return {name: value for name, value, p in zip(plan.target.names, values, parameters, strict=True) if p.grad is not None}
 
 
-def _stateless(clipping: Clipping | Chain) -> None:
-    if any(stage.threshold.stateful for stage in clipping.stages):
-        raise ValueError(
-            f"{clipping} learns from past steps: use gradclip.Clipper(model, ...) or gradclip.attach(optimizer, ...)"
-        )
+def _refuse_history(clipping: Clipping | Chain) -> None:
+    raise ValueError(f"{clipping} learns from past steps: use gradclip.Clipper(model, ...) or gradclip.attach(optimizer, ...)")
+
+
+def _learning_rates(plan: Plan, target: Clippable) -> list[float]:
+    if not isinstance(target, torch.optim.Optimizer):
+        raise TargetError(f"{plan.clipping} needs the learning rate: use gradclip.attach(optimizer, ...)")
+    return effective_rates(target, plan.target.parameters)
 
 
 def _clipped(plan: Plan, grads: Sequence[Tensor | None], weights: Sequence[Any] | None, step: int) -> list[Tensor | None]:

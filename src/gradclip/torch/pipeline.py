@@ -7,20 +7,65 @@ where a fused optimizer takes over both the factor and the skip.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import attrgetter
 
 import torch
 from torch import Tensor
 
 from gradclip.backends import Backend, choose, prepared, take_all
 from gradclip.errors import NonFiniteGradientError, TargetError
-from gradclip.nonfinite import Propagate, Raise, Skip, Zero
 from gradclip.result import ClipResult
 from gradclip.torch.plan import Plan, Stage
-from gradclip.torch.step import Applied, Decision, Gradients, State, StepInputs
+from gradclip.torch.step import Applied, Decision, State, StepInputs
 
-__all__ = ["run", "run_stage"]
+__all__ = ["GradientList", "Gradients", "OfParameters", "run", "run_stage"]
+
+_grad_of = attrgetter("grad")
+
+
+class Gradients(ABC):
+    """The gradients of one step, which can be replaced where they cannot be changed in place."""
+
+    @abstractmethod
+    def read(self) -> list[Tensor | None]:
+        """Return the gradients, None where there is none."""
+
+    @abstractmethod
+    def put(self, i: int, grad: Tensor | None) -> None:
+        """Put another tensor in place of gradient i, or drop it (None)."""
+
+
+class OfParameters(Gradients):
+    """The ``.grad`` of each parameter."""
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self.parameters = parameters
+
+    def read(self) -> list[Tensor | None]:
+        """See :class:`Gradients`."""
+        return list(map(_grad_of, self.parameters))
+
+    def put(self, i: int, grad: Tensor | None) -> None:
+        """See :class:`Gradients`."""
+        self.parameters[i].grad = grad
+
+
+class GradientList(Gradients):
+    """Gradients without parameters."""
+
+    def __init__(self, grads: list[Tensor | None]) -> None:
+        self.grads = grads
+
+    def read(self) -> list[Tensor | None]:
+        """See :class:`Gradients`."""
+        return list(self.grads)
+
+    def put(self, i: int, grad: Tensor | None) -> None:
+        """See :class:`Gradients`."""
+        self.grads[i] = grad
 
 
 def run(plan: Plan, gradients: Gradients, step: StepInputs) -> tuple[ClipResult, State]:
@@ -68,8 +113,9 @@ def run_stage(stage: Stage, gradients: Gradients, step: StepInputs) -> tuple[Cli
         if not is_finite:
             return _on_nonfinite(stage, backend, decision, answer, gradients, step)
     applied = strategy.act(backend, decision, answer, step)
-    for i in strategy.dropped(answer):
-        gradients.put(i, None)
+    if strategy.rescale.drops:
+        for i in strategy.dropped(answer):
+            gradients.put(i, None)
     return _result(stage, backend, decision, applied, True), decision.state
 
 
@@ -82,19 +128,19 @@ def _backend(stage: Stage, gradients: Gradients, step: StepInputs) -> Backend:
     grads = gradients.read()
     if stage.goes_by_shape:
         stage.target.check_shapes(grads, step.weights if stage.clipping.threshold.needs_weights else None)
+    if not stage.clipping.threshold.symmetric:
+        _refuse_complex(stage, grads)
     backend = take_all(grads, stage.layout.units)
-    if backend is not None:  # plain real tensors: nothing to prepare, nothing to refuse
+    if backend is not None:  # plain tensors: nothing to prepare, nothing to refuse
         return backend
-    _refuse_complex_bounds(stage, grads)
     values, sparse = prepared(grads, stage.target.names, gradients.put)
     return choose(values, stage.layout.units, sparse)
 
 
-def _refuse_complex_bounds(stage: Stage, grads: Sequence[Tensor | None]) -> None:
-    if not stage.clipping.threshold.symmetric:
-        for grad, name in zip(grads, stage.target.names, strict=True):
-            if grad is not None and grad.is_complex():
-                raise TargetError(f"{name!r} is complex, which has no lower and upper bound: use value(0.5), one bound on |z|")
+def _refuse_complex(stage: Stage, grads: Sequence[Tensor | None]) -> None:
+    for grad, name in zip(grads, stage.target.names, strict=True):
+        if grad is not None and grad.is_complex():
+            raise TargetError(f"{name!r} is complex, which has no lower and upper bound: use value(0.5), one bound on |z|")
 
 
 def _without_host(
@@ -103,11 +149,11 @@ def _without_host(
     """Do all of it on the device, where the policy bears that; None where it does not, and nothing has been changed."""
     policy, strategy = stage.clipping.nonfinite, stage.strategy
     skipped: Tensor | bool = False
-    if isinstance(policy, Propagate):
+    if policy.word == "propagate":
         applied = strategy.act(backend, decision, None, step)
-    elif isinstance(policy, Skip) and strategy.carried(decision.factors, finite, step):  # the optimizer drops the step itself
+    elif policy.word == "skip" and strategy.carried(decision.factors, finite, step):  # the optimizer drops the step itself
         after = torch.where(finite, decision.cells * stage.layout.cell_factors(decision.factors), 0.0)
-        applied, skipped = (after, (decision.factors != 1).any() & finite), ~finite
+        applied, skipped = Applied(after, (decision.factors != 1).any() & finite), ~finite
     else:
         return None
     before = step.state or stage.clipping.threshold.init(torch.zeros_like(decision.factors))
@@ -122,15 +168,15 @@ def _on_nonfinite(
     before: State = step.state or {}
     bad = (~stage.layout.tensor_norms(backend, decision.cells).isfinite()).tolist()
     names = tuple(name for name, is_bad in zip(stage.target.names, bad, strict=True) if is_bad)
-    match stage.clipping.nonfinite:
-        case Raise():
+    match stage.clipping.nonfinite.word:
+        case "raise":
             raise NonFiniteGradientError(names)
-        case Skip():
+        case "skip":
             for i in range(len(backend.tensors)):
                 gradients.put(i, None)
-            result = _result(stage, backend, decision, (torch.zeros_like(decision.cells), False), False)
+            result = _result(stage, backend, decision, Applied(torch.zeros_like(decision.cells), False), False)
             return replace(result, nonfinite_names=names, skipped=True), before
-        case Zero():
+        case "zero":
             backend.zero_nonfinite(bad)
             decision = stage.strategy.decide(backend, step)
             applied = stage.strategy.act(backend, decision, stage.strategy.question(decision).tolist(), step)
@@ -142,14 +188,13 @@ def _on_nonfinite(
 
 def _result(stage: Stage, backend: Backend, decision: Decision, applied: Applied, finite: Tensor | bool) -> ClipResult:
     """Return what was done, complete: nothing is left to be worked out or communicated when it is read."""
-    layout, cells, (after, clipped) = stage.layout, decision.cells, applied
-    norm = decision.total
-    if norm is None:
-        norm, clipped_norm = (layout.total(backend, x) for x in (cells, after))
-    else:
-        clipped_norm = norm if after is cells else layout.total(backend, after)
+    layout, cells, after = stage.layout, decision.cells, applied.cells
+    norm = layout.total(backend, cells) if decision.total is None else decision.total
+    clipped_norm = norm if after is cells else applied.total
+    if clipped_norm is None:
+        clipped_norm = layout.total(backend, after)
     if not layout.cells_are_tensors:
-        cells, after = (layout.tensor_norms(backend, x) for x in (cells, after))
+        cells, after = layout.tensor_norms(backend, cells), layout.tensor_norms(backend, after)
     return ClipResult(
         names=stage.target.names,
         norm=norm,
@@ -158,7 +203,7 @@ def _result(stage: Stage, backend: Backend, decision: Decision, applied: Applied
         clipped_tensor_norms=after,
         limits=decision.limits,
         factors=decision.factors,
-        clipped=clipped,
+        clipped=applied.clipped,
         finite=finite,
     )
 

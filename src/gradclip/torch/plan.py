@@ -14,7 +14,7 @@ from gradclip.backends import reshaped
 from gradclip.chain import Chain
 from gradclip.clipping import Clipping
 from gradclip.errors import StateError, TargetError
-from gradclip.nonfinite import Propagate, Skip
+from gradclip.nonfinite import Propagate
 from gradclip.rescales import Hard
 from gradclip.thresholds import Constant
 from gradclip.thresholds.rule import joined, part_of
@@ -41,7 +41,7 @@ class Stage:
             raise TargetError(f"{threshold.groups} thresholds for {partition.count} groups: give one for each, or one for all")
         self.layout = Layout(partition, target.entries, clipping.norm)
         self.strategy: Strategy = strategy_for(clipping, self.layout)
-        self.in_one_pass = self.strategy.in_one_pass and isinstance(clipping.nonfinite, Skip)
+        self.in_one_pass = self.strategy.in_one_pass and clipping.nonfinite.word == "skip"
         """A NaN or Inf may be found when other gradients have been clipped, since all are dropped then."""
         self.goes_by_shape = self.strategy.goes_by_shape or clipping.norm.mean or threshold.needs_weights
         """It matters which shapes the parameters had when this was laid out: for parts of tensors, and for means."""
@@ -62,6 +62,7 @@ class Plan:
         self.clipping, self.target = clipping, target
         self.stages = tuple(Stage(stage, target) for stage in clipping.stages)
         self.needs_lr = any(stage.clipping.threshold.needs_lr for stage in self.stages)
+        self.stateful = any(stage.clipping.threshold.stateful for stage in self.stages)
         self.goes_by_shape = any(stage.goes_by_shape for stage in self.stages)
 
     def init(self) -> State:

@@ -24,12 +24,18 @@ def effective_rates(optimizer: torch.optim.Optimizer, parameters: Sequence[Tenso
     >>> effective_rates(torch.optim.Adam([p], lr=0.1), [p])
     [0.0]
     """
-    rates = {id(p): _rate(group) for group in optimizer.param_groups for p in group["params"]}
-    return [rates[id(p)] for p in parameters]
+    rates: dict[int, float] = {}
+    for group in optimizer.param_groups:
+        rates |= dict.fromkeys(map(id, group["params"]), _rate(group))
+    return list(map(rates.__getitem__, map(id, parameters)))
+
+
+_SCALE_FREE = frozenset(("betas", "alpha", "lr_decay", "rho", "max_iter", "etas", "eps"))
+"""Settings of the optimizers that divide by the gradient's own size."""
 
 
 def _rate(group: dict[str, Any]) -> float:
-    if any(key in group for key in ("betas", "alpha", "lr_decay", "rho", "max_iter", "etas", "eps")):
+    if not _SCALE_FREE.isdisjoint(group):
         return 0.0
     momentum = float(group.get("momentum", 0.0))
     share = 1 - float(group.get("dampening", 0.0)) if momentum else 1.0

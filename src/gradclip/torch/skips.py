@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gradclip.errors import NonFiniteGradientError, listed
-from gradclip.nonfinite import Nonfinite, Skip
+from gradclip.nonfinite import Nonfinite
 from gradclip.torch.late import LateSkip
 
 __all__ = ["DROPPED_GRADIENT", "SKIPPED_STEP", "Skips", "Words"]
@@ -54,6 +54,8 @@ class Skips:
         self.in_a_row = 0
         """Those since the last step that was not skipped."""
         self._policy, self._words = policy, words
+        self.unsettled = False
+        """Whether :meth:`settle` or :meth:`raise_overdue` has anything to do."""
         self._late: LateSkip | None = None
         self._overdue: tuple[str, ...] = ()
 
@@ -68,16 +70,11 @@ class Skips:
 
     def count_later(self, late: LateSkip) -> None:
         """Count a step when the host learns whether it was skipped, in :meth:`settle`."""
-        self._late = late
+        self._late, self.unsettled = late, True
 
     def forgive(self) -> None:
         """A step was not skipped."""
         self.in_a_row = 0
-
-    @property
-    def unsettled(self) -> bool:
-        """Whether :meth:`settle` or :meth:`raise_overdue` has anything to do."""
-        return self._late is not None or bool(self._overdue)
 
     def settle(self) -> None:
         """Take in what the last step was; what there is to raise waits for :meth:`raise_overdue`."""
@@ -99,6 +96,7 @@ class Skips:
             NonFiniteGradientError: ``patience`` skipped steps in a row.
         """
         overdue, self._overdue = self._overdue, ()
+        self.unsettled = False
         if overdue:
             self._lose_patience(overdue)
 
@@ -115,7 +113,7 @@ class Skips:
 
     @property
     def _out_of_patience(self) -> bool:
-        return isinstance(self._policy, Skip) and self.in_a_row >= self._policy.patience
+        return self.in_a_row >= self._policy.patience
 
     def _lose_patience(self, names: Sequence[str]) -> None:
         if self._out_of_patience:

@@ -2,66 +2,17 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import TypeAlias
 
 from torch import Tensor
 
-__all__ = ["Applied", "Carry", "Decision", "GradientList", "Gradients", "OfParameters", "State", "StepInputs"]
+__all__ = ["Applied", "Carry", "Decision", "State", "StepInputs"]
 
 State: TypeAlias = Mapping[str, Tensor]
 Carry: TypeAlias = Callable[[float | Tensor, Tensor | None], bool]
 """Take over one factor for all gradients, and the skip where they are not finite; False where that cannot be."""
-Applied: TypeAlias = tuple[Tensor, Tensor | bool]
-"""The norm of every cell afterwards, and whether anything was changed."""
-
-
-_grad_of = attrgetter("grad")
-
-
-class Gradients(ABC):
-    """The gradients of one step, which can be replaced where they cannot be changed in place."""
-
-    @abstractmethod
-    def read(self) -> list[Tensor | None]:
-        """Return the gradients, None where there is none."""
-
-    @abstractmethod
-    def put(self, i: int, grad: Tensor | None) -> None:
-        """Put another tensor in place of gradient i, or drop it (None)."""
-
-
-class OfParameters(Gradients):
-    """The ``.grad`` of each parameter."""
-
-    def __init__(self, parameters: Sequence[Tensor]) -> None:
-        self.parameters = parameters
-
-    def read(self) -> list[Tensor | None]:
-        """See :class:`Gradients`."""
-        return list(map(_grad_of, self.parameters))
-
-    def put(self, i: int, grad: Tensor | None) -> None:
-        """See :class:`Gradients`."""
-        self.parameters[i].grad = grad
-
-
-class GradientList(Gradients):
-    """Gradients without parameters."""
-
-    def __init__(self, grads: list[Tensor | None]) -> None:
-        self.grads = grads
-
-    def read(self) -> list[Tensor | None]:
-        """See :class:`Gradients`."""
-        return list(self.grads)
-
-    def put(self, i: int, grad: Tensor | None) -> None:
-        """See :class:`Gradients`."""
-        self.grads[i] = grad
 
 
 @dataclass(slots=True)
@@ -95,3 +46,15 @@ class Decision:
     """The interval to which elements are clamped."""
     answer: Sequence[float] | None = None
     """What the host has to know, where it has decided itself and found every norm finite."""
+
+
+@dataclass(slots=True)
+class Applied:
+    """What was done."""
+
+    cells: Tensor
+    """The norm of every cell afterwards."""
+    clipped: Tensor | bool
+    """Whether anything was changed."""
+    total: Tensor | None = None
+    """The norm of all gradients afterwards, 0-dim, where it follows from the norm before."""

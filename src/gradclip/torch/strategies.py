@@ -42,6 +42,7 @@ class Strategy(ABC):
     def __init__(self, clipping: Clipping, layout: Layout) -> None:
         self.clipping, self.layout = clipping, layout
         self.threshold, self.rescale, self.p = clipping.threshold, clipping.rescale, clipping.norm.p
+        self._needs_context = self.threshold.needs_weights or self.threshold.needs_lr
         self.in_one_pass = False
         """The limits are known before anything is measured, so that ``at_once`` is worth trying."""
 
@@ -61,7 +62,8 @@ class Strategy(ABC):
         cells = backend.norms(self.p)
         norms = self._block_norms(backend, cells)
         state = step.state or (self.threshold.init(norms) if self.threshold.stateful else {})
-        limits, state = self.threshold.limits(norms, state, self._context(backend, step))
+        context = self._context(backend, step) if self._needs_context else Context(step.number)
+        limits, state = self.threshold.limits(norms, state, context)
         total = norms.reshape(()) if self.layout.one_block else None
         return Decision(cells, self.rescale.factors(norms, limits, step.number), limits, state, total)
 
@@ -140,7 +142,7 @@ class ScaleTensors(Strategy):
         cells, clipped = found
         norms = self.layout.block_norms(backend, cells)
         factors = self.rescale.factors(norms, limits, step.number)
-        return Decision(cells, factors, limits, state), (cells * factors if clipped else cells, clipped)
+        return Decision(cells, factors, limits, state), Applied(cells * factors if clipped else cells, clipped)
 
     def question(self, decision: Decision) -> Tensor:
         """See :class:`Strategy`: the factors."""
@@ -152,12 +154,11 @@ class ScaleTensors(Strategy):
             factors = self.layout.cell_factors(decision.factors)
             if not self.carried(decision.factors, None, step):
                 backend.scale(factors)
-            return decision.cells * factors, (decision.factors != 1).any()
+            return Applied(decision.cells * factors, (decision.factors != 1).any())
         if all(map(_ONE, answer)):
-            return decision.cells, False
-        if not self.carried(answer, None, step):
-            backend.scale(answer[0] if self.layout.one_block else self.layout.tensor_factors(answer))
-        return decision.cells * self.layout.cell_factors(decision.factors), True
+            return Applied(decision.cells, False)
+        backend.scale(answer if self.layout.partition.identity else self.layout.tensor_factors(answer))
+        return Applied(decision.cells * self.layout.cell_factors(decision.factors), True)
 
     def dropped(self, answer: Sequence[float]) -> list[int]:
         """See :class:`Strategy`."""
@@ -186,6 +187,21 @@ class ScaleTogether(ScaleTensors):
         both = vector(array("d", (norm, factor)))
         return Decision(cells, both[1:], limit, state, both[0], answer=(factor,))
 
+    def act(self, backend: Backend, decision: Decision, answer: Sequence[float] | None, step: StepInputs) -> Applied:
+        """See :class:`Strategy`."""
+        if answer is None:
+            return super().act(backend, decision, None, step)
+        if answer[0] == 1:
+            return Applied(decision.cells, False, decision.total)
+        if step.carry is None or not self.carried(answer, None, step):
+            backend.scale(answer[0])
+        total = None if decision.total is None else decision.total * decision.factors[0]
+        return Applied(decision.cells * decision.factors, True, total)
+
+    def _learning_rates(self, backend: Backend, lrs: Sequence[float]) -> Tensor:
+        moving = [lr for lr, t in zip(lrs, backend.tensors, strict=True) if t is not None]
+        return torch.tensor([max(moving, default=0.0)], dtype=torch.float64, device=backend.device)
+
     def carried(self, factors: Tensor | Sequence[float], finite: Tensor | None, step: StepInputs) -> bool:
         """See :class:`Strategy`."""
         return step.carry is not None and not self.rescale.drops and step.carry(factors[0], finite)
@@ -204,10 +220,10 @@ class ScaleUnits(ScaleTensors):
         """See :class:`Strategy`."""
         changed = [True] * len(backend.tensors) if answer is None else list(map(bool, answer))
         if not any(changed):
-            return decision.cells, False
+            return Applied(decision.cells, False)
         factors = self.layout.cell_factors(decision.factors)
         backend.scale(factors, changed)
-        return decision.cells * factors, True
+        return Applied(decision.cells * factors, True)
 
     def dropped(self, answer: Sequence[float]) -> list[int]:
         """See :class:`Strategy`: a unit of zeros is no gradient that could be None."""
@@ -227,10 +243,10 @@ class ScaleElements(Strategy):
         """See :class:`Strategy`."""
         changed = [True] * len(backend.tensors) if answer is None else list(map(bool, answer))
         if not any(changed):
-            return decision.cells, False
+            return Applied(decision.cells, False)
         own = _own_factors(decision.factors, self.layout)
         backend.scale_elements([f if c else None for f, c in zip(own, changed, strict=True)])
-        return backend.norms(self.p), True
+        return Applied(backend.norms(self.p), True)
 
     def _block_norms(self, backend: Backend, cells: Tensor) -> Tensor:
         return backend.sizes_of_elements(self.layout.included, self.layout.shapes)
@@ -259,7 +275,7 @@ class ClampElements(Strategy):
         if found is None:
             return None
         cells, clipped = found
-        return Decision(cells, cells.new_zeros(0), high, state), (cells.clamp(max=high) if clipped else cells, clipped)
+        return Decision(cells, cells.new_zeros(0), high, state), Applied(cells.clamp(max=high) if clipped else cells, clipped)
 
     def decide(self, backend: Backend, step: StepInputs) -> Decision:
         """See :class:`Strategy`."""
@@ -284,9 +300,9 @@ class ClampElements(Strategy):
         if any(over):
             backend.clamp(low, high, over)
         if -low != high:
-            return backend.norms(self.p), clipped
+            return Applied(backend.norms(self.p), clipped)
         inside = self.layout.included_tensors(decision.cells)
-        return torch.where(inside, decision.cells.clamp(max=high), decision.cells), clipped
+        return Applied(torch.where(inside, decision.cells.clamp(max=high), decision.cells), clipped)
 
 
 class ClampTensors(Strategy):
@@ -303,10 +319,10 @@ class ClampTensors(Strategy):
         after = torch.minimum(decision.cells, limits)
         if answer is None:
             backend.clamp_each(limits)
-            return after, (limits < math.inf).any()
+            return Applied(after, (limits < math.inf).any())
         own = [math.inf if block is None else answer[block] for block in self.layout.first]
         backend.clamp_each(own)
-        return after, min(own, default=math.inf) < math.inf
+        return Applied(after, min(own, default=math.inf) < math.inf)
 
 
 def strategy_for(clipping: Clipping, layout: Layout) -> Strategy:

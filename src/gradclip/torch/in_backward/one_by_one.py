@@ -18,9 +18,9 @@ from gradclip.rescales import Hard
 from gradclip.result import ClipResult
 from gradclip.scopes import Global
 from gradclip.thresholds import Constant
-from gradclip.torch.pipeline import run_stage
+from gradclip.torch.pipeline import GradientList, run_stage
 from gradclip.torch.plan import Stage
-from gradclip.torch.step import GradientList, State, StepInputs
+from gradclip.torch.step import State, StepInputs
 from gradclip.torch.targets import Target
 
 __all__ = ["Rates", "Results", "as_vector", "clip_list", "clip_one", "joined", "measuring", "over_one", "shares"]

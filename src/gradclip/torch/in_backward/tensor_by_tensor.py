@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradclip.clipping import Clipping
 from gradclip.result import ClipResult
-from gradclip.scopes import Global, PerTensor
+from gradclip.scopes import Global
 from gradclip.thresholds import Threshold
 from gradclip.torch.in_backward.one_by_one import Rates, Results, clip_one, measuring, over_one
 from gradclip.torch.plan import Stage
@@ -37,7 +37,7 @@ class TensorByTensor:
     def __init__(self, stage: Stage, rates: Rates, history: dict[str, Tensor]) -> None:
         self._clipping, self._blocks, self._rates, self._history = stage.clipping, stage.layout.partition, rates, history
         scope = stage.clipping.scope  # over one tensor that is one block, ``Global`` says the same and is quicker
-        own = replace(stage.clipping, scope=Global() if isinstance(scope, PerTensor) else replace(scope, exclude=()))
+        own = replace(stage.clipping, scope=Global() if scope.per_tensor else replace(scope, exclude=()))
         left_out = measuring(stage.clipping.norm, stage.clipping.nonfinite)
         firsts = stage.layout.first
         self._stages = [over_one(stage.target, i, left_out if first is None else own) for i, first in enumerate(firsts)]

@@ -12,7 +12,7 @@ from torch import Tensor
 from gradclip._arrays import Array
 from gradclip.clipping import Clipping
 from gradclip.errors import TargetError
-from gradclip.nonfinite import Propagate, Zero
+from gradclip.nonfinite import Propagate
 from gradclip.norms import Norm
 from gradclip.rescales import Rescale
 from gradclip.result import ClipResult
@@ -51,7 +51,7 @@ class TwoPasses:
     def __init__(self, stage: Stage, rates: Rates, history: dict[str, Tensor]) -> None:
         norm, policy = stage.clipping.norm, stage.clipping.nonfinite
         self._stage = Stage(measuring(norm, policy), stage.target) if goes_tensor_by_tensor(stage.clipping) else stage
-        self._look = measuring(norm, policy if isinstance(policy, Zero) else Propagate())
+        self._look = measuring(norm, policy if policy.word == "zero" else Propagate())
         self._target, self._rates, self._history = stage.target, rates, history
         self._norms: dict[int, Tensor] = {}
         self._learnt: State | None = None

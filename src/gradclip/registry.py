@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, TypeVar
 
-from gradclip.clipping import Clipping
-
 if TYPE_CHECKING:
     from gradclip.chain import Chain
+    from gradclip.clipping import Clipping
 
 __all__ = ["RECIPES", "Recipe", "recipe"]
 
