@@ -28,7 +28,7 @@ sanitize: .venv/.test  ## the compiled kernel under AddressSanitizer and Undefin
 		$(BIN)/python setup.py -q build --build-base="$$scratch" --build-lib="$$scratch/lib"; \
 	grep -q __asan_init "$$scratch"/lib/gradclip/backends/_kernel.*; \
 	export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1; \
-	export PYTHONMALLOC=malloc PYTHONPATH="$$scratch/lib" GRADCLIP_FUZZ_SECONDS=1.5; \
+	export PYTHONMALLOC=malloc PYTHONPATH="$$scratch/lib" GRADCLIP_FUZZ_SECONDS=1; \
 	export LD_PRELOAD="$$($(SANITIZER_CC) -print-file-name=libasan.so) $$($(SANITIZER_CC) -print-file-name=libubsan.so)"; \
 	$(BIN)/python -c "from gradclip.backends import _kernel as k; assert k.__file__.startswith('$$scratch')"; \
 	$(BIN)/python -m pytest -q -p no:cacheprovider --capture=sys \
