@@ -23,7 +23,7 @@ assert conformance.RECIPES
 
 
 @pytest.fixture(autouse=True)
-def chosen(monkeypatch):
+def chosen(monkeypatch, request):
     """Offer NumPy's backend alone, and note what it measures."""
     measured = []
 
@@ -34,7 +34,8 @@ def chosen(monkeypatch):
     monkeypatch.setattr(NumPy, "norms", norms)
     monkeypatch.setattr("gradclip.backends.chooser.KERNELS", [NumPy.take])
     yield measured
-    assert measured, "no backend of NumPy's was asked"
+    refused = "complex" in request.node.name and "value:" in request.node.name  # before anything is measured
+    assert measured or refused, "no backend of NumPy's was asked"
 
 
 def test_the_drop_in_rides_on_it(chosen):
