@@ -108,6 +108,14 @@ class Backend(ABC):
         """Clamp every element to [low, high]; return the largest size in each tensor before, and whether any was outside."""
         return None
 
+    def norms_beside(self, other: Backend, p: float) -> tuple[Tensor, Tensor]:
+        """Return the norms of the cells of this list and of another that is laid out alike, measured together."""
+        return self.norms(p), other.norms(p).to(self.device)
+
+    def agree(self, flags: Tensor) -> Tensor:
+        """Return for each tensor whether a flag is set on any rank that has a part of it."""
+        return flags
+
     def total(self, norms: Tensor, p: float) -> Tensor:
         """Return the norm of all cells together, 0-dim, from their norms."""
         if self.on_host and 0 < norms.numel() <= _FEW:

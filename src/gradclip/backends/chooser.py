@@ -12,10 +12,12 @@ from gradclip.backends import gpu
 from gradclip.backends.backend import Backend, SparseEntries, Units
 from gradclip.backends.compiled import Compiled
 from gradclip.backends.cpu import Cpu
+from gradclip.backends.mesh import Mesh
 from gradclip.backends.mixed import Mixed
+from gradclip.backends.shards import Shards, local_of
 from gradclip.backends.stock import Stock
 
-__all__ = ["KERNELS", "choose", "norms_of_each", "take_all"]
+__all__ = ["KERNELS", "choose", "choose_sharded", "norms_of_each", "take_all"]
 
 Take: TypeAlias = Callable[
     [Sequence[Tensor | None], Units | None, Mapping[int, SparseEntries] | None], tuple[Backend, list[int]] | None
@@ -66,6 +68,13 @@ def choose(
         on_host = device.type == "cpu" and not compiling
         parts.append((Stock(own, device, own_units, own_sparse, on_host), rest))
     return parts[0][0] if len(parts) == 1 else Mixed(tensors, units, sparse, parts)
+
+
+def choose_sharded(tensors: Sequence[Tensor | None], units: Units | None, shards: Shards) -> Backend:
+    """Return the backend for tensors of which this rank has parts."""
+    local = [local_of(t) for t in tensors]
+    local_units = None if units is None else shards.local_units(units)[0]
+    return Mesh(take_all(local, local_units) or choose(local, local_units), shards, units)
 
 
 def norms_of_each(tensors: Sequence[Tensor | None], p: float) -> Tensor:

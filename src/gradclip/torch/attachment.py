@@ -94,6 +94,7 @@ def attach(
     *,
     scaler: torch.amp.GradScaler | None = None,
     parameters: Clippable | None = None,
+    group: Any = None,
 ) -> Attachment:
     """Clip every step of an optimizer, from inside its ``step()``; leave the training loop as it is.
 
@@ -110,6 +111,7 @@ def attach(
         scaler: the AMP scaler, if the loop uses one.
         parameters: what to clip and how to name it (usually the model, which gives parameters their names);
             all of the optimizer's parameters by default.
+        group: the process group over whose ranks plain tensors are cut, if they are; see :class:`Clipper`.
 
     Returns:
         A handle, also a context manager: ``result``, ``state_dict()``, ``detach()``.
@@ -132,7 +134,7 @@ def attach(
         raise TypeError(f"attach takes a torch.optim optimizer, not {type(optimizer).__name__}; for a model use gradclip.clip_")
     if optimizer in _attached:
         raise ValueError("this optimizer already clips: call detach() on its handle first, or it would be clipped twice")
-    clipper = Clipper(optimizer if parameters is None else parameters, clipping, optimizer=optimizer)
+    clipper = Clipper(optimizer if parameters is None else parameters, clipping, optimizer=optimizer, group=group)
     handle = _attached[optimizer] = Attachment(optimizer, clipper, scaler)
     return handle
 

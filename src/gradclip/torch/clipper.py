@@ -33,6 +33,8 @@ class Clipper:
         target: a model, an optimizer, named parameters or parameters; a tied parameter counts once.
         clipping: a recipe, or its spelling.
         optimizer: its param groups are the groups; every parameter must be one of its own.
+        group: a ``ProcessGroup``, or a ``DeviceMesh`` of one dimension, over whose ranks every plain tensor is cut by hand.
+            (DTensors say themselves how they are cut.)
 
     Raises:
         TypeError: gradients instead of parameters, or something that is neither.
@@ -47,9 +49,14 @@ class Clipper:
     """
 
     def __init__(
-        self, target: Clippable, clipping: Clipping | Chain | str, *, optimizer: torch.optim.Optimizer | None = None
+        self,
+        target: Clippable,
+        clipping: Clipping | Chain | str,
+        *,
+        optimizer: torch.optim.Optimizer | None = None,
+        group: Any = None,
     ) -> None:
-        self._plan = plan_for(as_clipping(clipping), target, optimizer)
+        self._plan = plan_for(as_clipping(clipping), target, optimizer, group)
         self._gradients = OfParameters(self._plan.target.parameters)
         self._optimizer = target if isinstance(target, torch.optim.Optimizer) else optimizer
         if self._plan.needs_lr and self._optimizer is None:

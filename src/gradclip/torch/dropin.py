@@ -15,7 +15,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from gradclip.backends import Backend, choose, combined_on_host, prepared, take_all
+from gradclip.backends import Backend, choose, choose_sharded, combined_on_host, prepared, reduced, shards_of, take_all
 
 __all__ = ["clip_grad_norm", "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm"]
 
@@ -223,6 +223,9 @@ def _clip(
 
 def _backend(grads: list[Tensor], put: Callable[[int, Tensor | None], None]) -> Backend | None:
     """Choose the backend of this step; None where only PyTorch's own operations know what to do."""
+    shards = shards_of(grads)
+    if shards is not None:
+        return choose_sharded(reduced(grads, put), None, shards)
     found = take_all(grads)
     if found is not None or not all(type(g) in (Tensor, nn.Parameter) for g in grads):
         return found

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from gradclip.backends import shards_of
 from gradclip.clipping import Clipping, as_clipping
 from gradclip.errors import TargetError
 from gradclip.norms import Norm, as_norm
@@ -30,7 +31,7 @@ __all__ = ["clip", "clip_", "tensor_norms"]
 Grads = TypeVar("Grads")
 
 
-def clip_(target: Clippable, clipping: Clipping | Chain | str, *, step: int = 0) -> ClipResult:
+def clip_(target: Clippable, clipping: Clipping | Chain | str, *, step: int = 0, group: Any = None) -> ClipResult:
     """Clip the gradients of a model, an optimizer or parameters in place, once.
 
     Between ``loss.backward()`` and ``optimizer.step()``; :func:`gradclip.attach` finds the right place by itself.
@@ -39,6 +40,7 @@ def clip_(target: Clippable, clipping: Clipping | Chain | str, *, step: int = 0)
         target: a model, an optimizer (its param groups are the groups), one parameter, or parameters, named or not.
         clipping: a recipe such as ``global_norm(1.0)``, or its spelling ``"global_norm:1.0"``.
         step: the step a scheduled threshold is at.
+        group: the process group over whose ranks plain tensors are cut, if they are; see :class:`Clipper`.
 
     Returns:
         The norms before and after, still on the device.
@@ -56,7 +58,7 @@ def clip_(target: Clippable, clipping: Clipping | Chain | str, *, step: int = 0)
     >>> model.weight.grad
     tensor([[0.5000, 1.0000, 1.0000]])
     """
-    plan = plan_for(clipping if type(clipping) is Clipping else as_clipping(clipping), target)
+    plan = plan_for(clipping if type(clipping) is Clipping else as_clipping(clipping), target, group=group)
     if plan.stateful:
         _refuse_history(plan.clipping)
     parameters = plan.target.parameters
@@ -107,7 +109,8 @@ def clip(grads: Grads, clipping: Clipping | Chain | str, *, params: Any = None, 
     shapes = [t.shape if t is not None else w.shape if w is not None else torch.Size((0,))
               for t, w in zip(tensors, weights or tensors, strict=True)]  # fmt: skip
     entries = tuple(Entry(name, tuple(shape)) for name, shape in zip(names, shapes, strict=True))
-    target = Target((), entries)
+    like = [w if t is None else t for t, w in zip(tensors, weights or tensors, strict=True)]
+    target = Target((), entries, shards_of([torch.empty(0) if t is None else t for t in like]))
     target.check_shapes(tensors, weights)
     out = _clipped(Plan(clipping, target), tensors, weights, step)
     if isinstance(grads, Tensor):

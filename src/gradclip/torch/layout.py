@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gradclip._cached import cached_property
-from gradclip.backends import Backend, Units, combine
+from gradclip.backends import Backend, Shards, Units, choose, choose_sharded, combine, take_all
 from gradclip.norms import Norm
 from gradclip.scopes import Entry, Partition
 
@@ -23,10 +23,11 @@ class Layout:
         partition: which cell belongs to which block.
         entries: the tensors.
         norm: how blocks are measured.
+        shards: how the tensors are cut over ranks, if they are.
     """
 
-    def __init__(self, partition: Partition, entries: Sequence[Entry], norm: Norm) -> None:
-        self.partition, self.norm = partition, norm
+    def __init__(self, partition: Partition, entries: Sequence[Entry], norm: Norm, shards: Shards | None = None) -> None:
+        self.partition, self.norm, self.shards = partition, norm, shards
         self.first, self.count, self.complete = partition.first, partition.count, partition.complete
         self.units = None if partition.views is None else Units(partition.views, partition.cells)
         self.shapes = [entry.shape for entry in entries]
@@ -35,6 +36,12 @@ class Layout:
         """The norms of cells are those of the tensors."""
         self.one_block = self.units is None and self.complete and self.count == 1
         self._on_device: dict[tuple[str, torch.device], Tensor] = {}
+
+    def backend_for(self, tensors: Sequence[Tensor | None]) -> Backend:
+        """Return the backend for strided tensors that are laid out like this."""
+        if self.shards is not None:
+            return choose_sharded(tensors, self.units, self.shards)
+        return take_all(tensors, self.units) or choose(tensors, self.units)
 
     @cached_property
     def included(self) -> list[bool]:

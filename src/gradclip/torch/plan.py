@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -34,12 +35,13 @@ class Stage:
     """
 
     def __init__(self, clipping: Clipping, target: Target) -> None:
-        self.clipping, self.target = clipping, target
-        partition = clipping.scope.partition(target.entries)
+        self.clipping, self.target, self.shards = clipping, target, target.shards
+        entries = target.local_entries if clipping.scope.per_element else target.entries
+        partition = clipping.scope.partition(entries)
         threshold = clipping.threshold
         if threshold.groups not in (None, partition.count):
             raise TargetError(f"{threshold.groups} thresholds for {partition.count} groups: give one for each, or one for all")
-        self.layout = Layout(partition, target.entries, clipping.norm)
+        self.layout = Layout(partition, entries, clipping.norm, target.shards)
         self.strategy: Strategy = strategy_for(clipping, self.layout)
         self.in_one_pass = self.strategy.in_one_pass and clipping.nonfinite.word == "skip"
         """A NaN or Inf may be found when other gradients have been clipped, since all are dropped then."""
@@ -114,15 +116,17 @@ _kept: WeakKeyDictionary[nn.Module, tuple[list[int | str], Plan]] = WeakKeyDicti
 """The last plan over each model, and the model's tree at that time."""
 
 
-def plan_for(clipping: Clipping | Chain, target: Clippable, optimizer: torch.optim.Optimizer | None = None) -> Plan:
+def plan_for(
+    clipping: Clipping | Chain, target: Clippable, optimizer: torch.optim.Optimizer | None = None, group: Any = None
+) -> Plan:
     """Lay a method out over what a user passed; the last plan of each model is kept, and used again while it fits.
 
     Raises:
         TypeError: gradients instead of parameters, or something that is neither.
         TargetError: an exhausted iterator, a parameter the optimizer does not own, or a method that does not fit.
     """
-    if optimizer is not None or not isinstance(target, nn.Module):
-        return Plan(clipping, resolve(target, optimizer))
+    if optimizer is not None or group is not None or not isinstance(target, nn.Module):
+        return Plan(clipping, resolve(target, optimizer, group))
     tree = _tree(target)
     before, plan = _kept.get(target, (None, None))
     same = plan is not None and (plan.clipping is clipping or plan.clipping == clipping)

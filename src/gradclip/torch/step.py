@@ -44,6 +44,8 @@ class Decision:
     """The norm of all gradients together, 0-dim, where they are one block."""
     bounds: tuple[float, float] | None = None
     """The interval to which elements are clamped."""
+    changed: Tensor | None = None
+    """Which tensors have a factor other than 1, where elements have factors."""
     answer: Sequence[float] | None = None
     """What the host has to know, where it has decided itself and found every norm finite."""
 

@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from gradclip.backends import Backend, choose, combined_on_host, take_all, vector
+from gradclip.backends import Backend, combined_on_host, vector
 from gradclip.clipping import Clipping
 from gradclip.errors import TargetError
 from gradclip.thresholds import Context
@@ -59,10 +59,11 @@ class Strategy(ABC):
         Raises:
             TargetError: the threshold needs weights or a learning rate that were not given.
         """
-        cells = backend.norms(self.p)
+        weights = self._weights(backend, step) if self.threshold.needs_weights else None
+        cells, weight_cells = (backend.norms(self.p), None) if weights is None else backend.norms_beside(weights, self.p)
         norms = self._block_norms(backend, cells)
         state = step.state or (self.threshold.init(norms) if self.threshold.stateful else {})
-        context = self._context(backend, step) if self._needs_context else Context(step.number)
+        context = self._context(backend, step, weights, weight_cells) if self._needs_context else Context(step.number)
         limits, state = self.threshold.limits(norms, state, context)
         total = norms.reshape(()) if self.layout.one_block else None
         return Decision(cells, self.rescale.factors(norms, limits, step.number), limits, state, total)
@@ -99,23 +100,22 @@ class Strategy(ABC):
     def _block_norms(self, backend: Backend, cells: Tensor) -> Tensor:
         return self.layout.block_norms(backend, cells)
 
-    def _context(self, backend: Backend, step: StepInputs) -> Context:
+    def _context(self, backend: Backend, step: StepInputs, weights: Backend | None, weight_cells: Tensor | None) -> Context:
         """What a rule may know besides the norms, of the parameters that have a gradient."""
-        weights = lrs = None
-        if self.threshold.needs_weights:
-            if step.weights is None:
-                raise TargetError(f"{self.clipping} needs the weights: pass parameters, or the weights with params=...")
-            weights = self._weight_norms(backend, step.weights)
+        lrs = None
         if self.threshold.needs_lr:
             if step.lrs is None:
                 raise TargetError(f"{self.clipping} needs the learning rate: use gradclip.attach(optimizer, ...)")
             lrs = self._learning_rates(backend, step.lrs)
-        return Context(step.number, weights, lrs)
+        norms = None if weights is None or weight_cells is None else self._block_norms(weights, weight_cells)
+        return Context(step.number, norms, lrs)
 
-    def _weight_norms(self, backend: Backend, weights: Sequence[Tensor]) -> Tensor:
-        own = [None if t is None else w.detach() for w, t in zip(weights, backend.tensors, strict=True)]
-        measured = take_all(own, self.layout.units) or choose(own, self.layout.units)
-        return self._block_norms(measured, measured.norms(self.p)).to(backend.device)
+    def _weights(self, backend: Backend, step: StepInputs) -> Backend:
+        """The weights of the parameters that have a gradient."""
+        if step.weights is None:
+            raise TargetError(f"{self.clipping} needs the weights: pass parameters, or the weights with params=...")
+        own = [None if t is None else w.detach() for w, t in zip(step.weights, backend.tensors, strict=True)]
+        return self.layout.backend_for(own)
 
     def _learning_rates(self, backend: Backend, lrs: Sequence[float]) -> Tensor:
         moving = [0.0 if t is None else lr for lr, t in zip(lrs, backend.tensors, strict=True)]
@@ -134,8 +134,10 @@ class ScaleTensors(Strategy):
         """See :class:`Strategy`: blocks that are cells, each brought to its own limit."""
         if not backend.on_host or self.layout.largest_share * torch.get_num_threads() > 1:  # a cell is one thread's work
             return None
+        weights = self._weights(backend, step) if self.threshold.needs_weights else None
+        context = self._context(backend, step, weights, None if weights is None else weights.norms(self.p))
         zeros = torch.zeros(self.layout.count, dtype=torch.float64)
-        limits, state = self.threshold.limits(zeros, {}, self._context(backend, step))
+        limits, state = self.threshold.limits(zeros, {}, context)
         found = backend.limit(self.layout.cell_limits(limits), self.p)
         if found is None:
             return None
@@ -235,9 +237,16 @@ class ScaleElements(Strategy):
 
     goes_by_shape: ClassVar[bool] = True
 
+    def decide(self, backend: Backend, step: StepInputs) -> Decision:
+        """See :class:`Strategy`."""
+        decision = super().decide(backend, step)
+        decision.changed = backend.agree(_any_changed(_own_factors(decision.factors, self.layout), decision.factors))
+        return decision
+
     def question(self, decision: Decision) -> Tensor:
-        """See :class:`Strategy`: which tensors have a factor other than 1."""
-        return _any_changed(_own_factors(decision.factors, self.layout), decision.factors)
+        """See :class:`Strategy`: which tensors have a factor other than 1, on any rank."""
+        assert decision.changed is not None
+        return decision.changed
 
     def act(self, backend: Backend, decision: Decision, answer: Sequence[float] | None, step: StepInputs) -> Applied:
         """See :class:`Strategy`."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from gradclip._cached import cached_property
-from gradclip.backends import reshaped
+from gradclip.backends import Shards, reshaped, shards_of
 from gradclip.errors import TargetError, listed
 from gradclip.scopes import Entry
 
@@ -28,11 +28,20 @@ class Target:
 
     parameters: tuple[Tensor, ...]
     entries: tuple[Entry, ...]
+    shards: Shards | None = None
+    """How they are cut over ranks, if they are."""
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The name of each parameter."""
         return tuple(entry.name for entry in self.entries)
+
+    @cached_property
+    def local_entries(self) -> tuple[Entry, ...]:
+        """What a scope may know of the parts that this rank has."""
+        if self.shards is None:
+            return self.entries
+        return tuple(replace(entry, shape=shape) for entry, shape in zip(self.entries, self.shards.shapes, strict=True))
 
     @cached_property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -47,7 +56,7 @@ class Target:
         entries = list(self.entries)
         for i in changed:
             entries[i] = replace(entries[i], shape=tuple(self.parameters[i].shape))
-        return Target(self.parameters, tuple(entries))
+        return Target(self.parameters, tuple(entries), self.shards)
 
     def check_shapes(self, grads: Sequence[Tensor | None], weights: Sequence[Tensor | None] | None = None) -> None:
         """Refuse gradients, and weights beside them, of other shapes: they would be cut into units that are not theirs.
@@ -69,9 +78,10 @@ class Target:
             )
 
 
-def resolve(target: Clippable, optimizer: torch.optim.Optimizer | None = None) -> Target:
+def resolve(target: Clippable, optimizer: torch.optim.Optimizer | None = None, group: Any = None) -> Target:
     """Find the parameters in what a user passed; one that appears twice (tied weights) counts once.
 
+    ``group`` is the process group over whose ranks every plain tensor is cut, if they are.
     With ``optimizer`` its param groups are the groups, and every parameter must be one of its own.
 
     Raises:
@@ -91,7 +101,8 @@ def resolve(target: Clippable, optimizer: torch.optim.Optimizer | None = None) -
             found[id(parameter)] = (parameter, entry)
     if optimizer is not None and target is not optimizer:
         found = _owned(found, groups)
-    return Target(tuple(p for p, _ in found.values()), tuple(e for _, e in found.values()))
+    parameters = tuple(p for p, _ in found.values())
+    return Target(parameters, tuple(e for _, e in found.values()), shards_of(parameters, group))
 
 
 def _named(target: Clippable) -> Iterator[tuple[str, Tensor]]:
