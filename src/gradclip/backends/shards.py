@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import accumulate
 from math import prod
 from typing import Any
@@ -117,7 +118,7 @@ def shards_of(tensors: Sequence[Tensor], group: Any = None) -> Shards | None:
         shapes.append(shape)
         offsets.append(offset)
         if groups:
-            key = tuple(tuple(dist.get_process_group_ranks(g)) for g in groups)
+            key = tuple(map(_ranks, groups))
             by_ranks.setdefault(key, (groups, []))[1].append(i)
     reductions = tuple(Reduction(groups, tuple(own)) for _, (groups, own) in sorted(by_ranks.items(), key=lambda item: item[0]))
     return Shards(reductions, tuple(tuple(t.shape) for t in tensors), tuple(shapes), tuple(offsets))
@@ -137,18 +138,27 @@ def _process_group(group: Any) -> Any:
     return group
 
 
+@lru_cache(maxsize=256)
+def _ranks(group: Any) -> tuple[int, ...]:
+    return tuple(dist.get_process_group_ranks(group))
+
+
 def _placed(tensor: Tensor, group: Any) -> tuple[tuple[int, ...], tuple[int, ...], tuple[Any, ...]]:
     """Return the shape of this rank's part, where it begins, and the process groups over which the tensor is cut."""
     if not hasattr(tensor, "device_mesh"):
         return tuple(tensor.shape), (0,) * tensor.dim(), () if group is None else (group,)
-    from torch.distributed.tensor import DTensor
+    return _placed_on(tensor.device_mesh, tuple(tensor.placements), tuple(tensor.shape))  # type: ignore[attr-defined]
+
+
+@lru_cache(maxsize=4096)
+def _placed_on(
+    mesh: Any, placements: tuple[Any, ...], whole: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[Any, ...]]:
+    """The same for a DTensor: worked out once, for the drop-in functions keep no layout."""
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-    assert isinstance(tensor, DTensor)
-
-    mesh, placements = tensor.device_mesh, tensor.placements
     dims = [dim for dim, placement in enumerate(placements) if placement.is_shard() and mesh.size(dim) > 1]
-    shape, offset = compute_local_shape_and_global_offset(tensor.shape, mesh, placements)
+    shape, offset = compute_local_shape_and_global_offset(whole, mesh, placements)
     return tuple(shape), tuple(offset), _groups(mesh, dims)
 
 
