@@ -164,8 +164,11 @@ def measured_table(each: list[Measured]) -> str:
 
 def modelled_table() -> str:
     """Tabulate what the model says, in milliseconds a step."""
-    lines = ["| model | ranks | global norm, bytes | global norm, ms | every row's norm (`agc`), MB | `agc`, ms | a reduce for each tensor, ms |",
-             "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
+    lines = [
+        "| model | ranks | global norm, bytes | global norm, ms | every row's norm (`agc`), MB | `agc`, ms "
+        "| a reduce for each tensor, ms |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
     for model in MODELS:
         for ranks in RANKS:
             packed, rows = 8 * model.tensors, 16 * model.rows

@@ -147,14 +147,15 @@ def _placed(tensor: Tensor, group: Any) -> tuple[tuple[int, ...], tuple[int, ...
     """Return the shape of this rank's part, where it begins, and the process groups over which the tensor is cut."""
     if not hasattr(tensor, "device_mesh"):
         return tuple(tensor.shape), (0,) * tensor.dim(), () if group is None else (group,)
-    return _placed_on(tensor.device_mesh, tuple(tensor.placements), tuple(tensor.shape))  # type: ignore[attr-defined]
+    mesh, placements = tensor.device_mesh, tuple(tensor.placements)  # type: ignore[attr-defined]
+    return _placed_on(mesh, placements, tuple(tensor.shape), dist.group.WORLD)
 
 
 @lru_cache(maxsize=4096)
 def _placed_on(
-    mesh: Any, placements: tuple[Any, ...], whole: tuple[int, ...]
+    mesh: Any, placements: tuple[Any, ...], whole: tuple[int, ...], world: Any
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[Any, ...]]:
-    """The same for a DTensor: worked out once, for the drop-in functions keep no layout."""
+    """The same for a DTensor, worked out once in the life of a ``world``: the drop-in functions keep no layout."""
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
     dims = [dim for dim, placement in enumerate(placements) if placement.is_shard() and mesh.size(dim) > 1]
