@@ -29,12 +29,12 @@ def healthy(tmp_path):
 
 @pytest.fixture
 def sick(tmp_path):
-    writer = RunWriter(tmp_path / "sick.gradclip", {"title": "<b>sick</b>.py", "places": {"clip": "<i>.py:3"}})
+    writer = RunWriter(tmp_path / "sick.gradclip", {"title": "<b>sick</b>.py"})
     writer.add_tensors([TensorInfo("w", (2,))])
     for step in range(30):
         writer.add_step(StepRow(step=step, loss=1 / (step + 1), norm=1.0))
         writer.add_tensor_row(step, 0, "norm", [1.0])
-        writer.add_events(step, [Event(kind) for kind in LATE[step == 0 :]])
+        writer.add_events(step, 0, [Event(kind, 0, place="<i>.py:3" * (kind == "clip")) for kind in LATE[step == 0 :]])
     writer.close()
     return writer.path
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from gradclip.diagnosis.readings.run_data import RunData, read_run
 from gradclip.runs import ABSENT, Event, Run, RunWriter, StepRow, TensorInfo
 
-ORDER = (Event("zero_grad"), Event("forward"), Event("backward"), Event("clip", "clip_grad_norm_"), Event("step"))
+CLIP = Event("clip", 0, "clip_grad_norm_", 2.0)
+ORDER = (Event("zero_grad", 0), Event("forward"), Event("backward"), CLIP, Event("step", 0))
 
 
 def recorded(
@@ -50,7 +51,8 @@ def recorded(
         if ratio is not None:
             writer.add_tensor_row(step, optimizer, "weight_norm", [2.0] * len(row))
             writer.add_tensor_row(step, optimizer, "update_norm", [2.0 * ratio] * len(row))
-        writer.add_events(step, ORDER if step else ORDER[1:])
+        happened = [event if event.optimizer is None else event._replace(optimizer=optimizer) for event in ORDER]
+        writer.add_events(step, optimizer, happened if step else happened[1:])
     if status is None:
         writer.flush()
     else:

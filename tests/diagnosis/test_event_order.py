@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import nn
 
 import gradclip
-from gradclip.diagnosis.readings.event_order import Order, call_site_of, orders_of
+from gradclip.diagnosis.readings.event_order import Order, call_site_of, calls_of, orders_of
 from gradclip.runs import Event, Run, RunWriter, StepRow, TensorInfo
 from gradclip.watch.api import record
 from tests.diagnosis.runs import read
+from tests.diagnosis.support import recorded_training
+from tests.diagnosis.wiring_loops import STEPS, two_under_one_scaler
 
 clip = nn.utils.clip_grad_norm_
 
@@ -35,7 +36,7 @@ def written(path, rows, numbers=(0, 1), **meta):
     writer.add_tensors([TensorInfo("w", (2,), optimizer=number) for number in numbers])
     for number, step, time, events in rows:
         writer.add_step(StepRow(step=step, optimizer=number, time=time))
-        writer.add_events(step, [Event(*event) if isinstance(event, tuple) else Event(event) for event in events])
+        writer.add_events(step, number, [Event(*event) if isinstance(event, tuple) else Event(event) for event in events])
     writer.close()
     return path
 
@@ -162,66 +163,69 @@ def test_a_closure_runs_inside_of_the_step(tmp_path):
 
 
 def test_steps_that_a_scaler_drops(tmp_path):
-    def turn(number, step, at, last):
-        return number, step, at, ["backward", ("unscale", f"optimizer {number}" if number else ""), last]
+    def turn(number, step, at, *detail):
+        return number, step, at, ["backward", ("unscale", number), Event("step", number, detail=" ".join(detail))]
 
-    dropped, second = ("step", "dropped by the GradScaler"), ("step", "optimizer 1")
-    rows = [turn(0, 0, 0.0, "step"), turn(1, 0, 1.0, dropped), turn(0, 1, 2.0, dropped), turn(1, 1, 3.0, second)]
+    dropped = "dropped by the GradScaler"
+    rows = [turn(0, 0, 0.0), turn(1, 0, 1.0, dropped), turn(0, 1, 2.0, dropped), turn(1, 1, 3.0)]
     run = read(written(tmp_path / "a.gradclip", rows))
     assert [order.step for order in orders_of(run, 0)] == [0, 1]
     assert [order.step for order in orders_of(run, 1)] == [0, 1]
     assert orders_of(run, 1)[1].kinds == ("backward", "backward", "unscale", "step")
 
 
+def test_the_events_of_two_optimizers_keep_their_owner(tmp_path):
+    """Also of a step that a GradScaler drops."""
+    with Run.open(recorded_training(tmp_path, two_under_one_scaler())) as run:
+        events = run.events()
+    assert [(step, number) for step, number, _ in events] == [(step, number) for step in range(STEPS) for number in (0, 1)]
+    for _, number, happened in events:
+        owners = {kind: {event.optimizer for event in happened if event.kind == kind} for kind in ("step", "unscale", "clip")}
+        assert owners["step"] == {number}
+        assert owners["unscale"] == owners["clip"] == ({0, 1} if number == 0 else set())  # all before the first one's step
+    assert {event.detail for *_, happened in events[:2] for event in happened} == {"", "dropped by the GradScaler"}
+
+
 def test_a_step_that_has_no_row_yet(tmp_path):
-    path = written(
-        tmp_path / "a.gradclip", [(0, 0, 0.0, ["backward", "step"]), (1, 0, None, ["backward", ("step", "optimizer 1")])]
-    )
+    path = written(tmp_path / "a.gradclip", [(0, 0, 0.0, ["backward", ("step", 0)]), (1, 0, None, ["backward", ("step", 1)])])
     run = read(path)
     assert [order.kinds for order in orders_of(run, 1)] == [("backward", "backward", "step")]
     assert orders_of(run, 7) == []
 
 
 def test_what_belongs_to_an_optimizer():
-    details = [
-        "f",
-        "f (optimizer 1)",
-        "f (optimizers 1, 2)",
-        "f (optimizer 1, 2 of 5 tensors)",
-        "f (optimizers 0, 1, 2 of 5 tensors)",
-    ]
-    events = tuple(Event("clip", detail) for detail in details)
-    owned = {number: [details.index(event.detail) for event in Order(0, events, number).clips] for number in range(6)}
+    owners = [[0], [1], [1, 2], [1], [0, 1]]
+    events = tuple(Event("clip", owner, sequence=call) for call, numbers in enumerate(owners) for owner in numbers)
+    owned = {number: [event.sequence for event in Order(0, events, number).clips] for number in range(6)}
     assert owned == {0: [0, 4], 1: [1, 2, 3, 4], 2: [2], 3: [], 4: [], 5: []}
+    assert [[event.optimizer for event in call] for call in calls_of(events)] == owners
 
 
 def test_what_names_no_tensor_belongs_to_whom_steps_next():
-    events = (
-        Event("clip", "f (no tensors)"),
-        Event("step"),
-        Event("clip", "f (no tensor that is trained)"),
-        Event("step", "optimizer 1"),
-    )
-    assert [event.detail for event in Order(0, events, 1, 2).clips] == ["f (no tensor that is trained)"]
+    events = (Event("clip", reached=0), Event("step", 0), Event("clip", reached=3), Event("step", 1))
+    assert [event.reached for event in Order(0, events, 1, 2).clips] == [3]
 
 
 def test_an_order_that_was_cut_short():
     assert Order(0, (Event("backward"),)).complete
-    assert not Order(0, (Event("backward"), Event("warning", "and so on"))).complete
+    assert not Order(0, (Event("backward"), Event("cut"))).complete
 
 
-@pytest.mark.parametrize(
-    ("places", "place"),
-    [({"clip f (1 of 2 tensors)": "a.py:3"}, "a.py:3"), ({"clip f": "a.py:4"}, "a.py:4"), ({}, ""), (None, ""), ([1], "")],
-)
-def test_places(places, place, tmp_path):
-    run = read(written(tmp_path / "a.gradclip", [], places=places))
-    assert call_site_of(run, "clip", ["f (1 of 2 tensors)", "f"]) == place
+def test_the_first_place_is_told(tmp_path):
+    clips = [
+        Event("clip", 1, place="b.py:2"),
+        Event("clip", 0),
+        Event("clip", 0, place="a.py:3"),
+        Event("clip", 0, place="c.py:4"),
+    ]
+    run = read(written(tmp_path / "a.gradclip", [(0, step, step, [clip]) for step, clip in enumerate(clips)]))
+    assert [call_site_of(run, optimizer, "clip") for optimizer in run.optimizers] == ["a.py:3", ""]
+    assert call_site_of(run, run.optimizers[0], "step") == ""
 
 
 def test_steps_of_one_time(tmp_path):
     """Steps of the same time keep the order of the file."""
-    rows = [(n, step, 0.0, ["backward", ("step", f"optimizer {n}")]) for step in range(2) for n in (0, 1)]
+    rows = [(n, step, 0.0, ["backward", ("step", n)]) for step in range(2) for n in (0, 1)]
     path = written(tmp_path / "a.gradclip", rows)
     with Run.open(path) as run:
         assert run.optimizers == (0, 1)

@@ -13,6 +13,7 @@ from torch import nn
 
 from gradclip.diagnosis.findings.threshold.never_clipping import _hurt, _usual
 from gradclip.runs import Event, Run, RunWriter, StepRow, TensorInfo
+from tests.diagnosis.runs import CLIP
 from tests.diagnosis.support import findings, found
 from tests.diagnosis.trainings import he, net, trained
 
@@ -40,7 +41,7 @@ def learnt(step):
     return 0.05 + 2.0 * math.exp(-step / 30)
 
 
-def run_of(path, norms, threshold, *, loss=flat, detail="clip_grad_norm_", optimizers=1, every=1, skips=(), **meta):
+def run_of(path, norms, threshold, *, loss=flat, event=CLIP, optimizers=1, every=1, skips=(), **meta):
     """A run with these norms, clipped to a threshold or to one for each step."""
     writer = RunWriter(path, {"title": "run", **meta})
     writer.add_tensors([TensorInfo("w", (2, 2), optimizer=number) for number in range(optimizers)])
@@ -55,9 +56,8 @@ def run_of(path, norms, threshold, *, loss=flat, detail="clip_grad_norm_", optim
                     clipped=clipped, skipped=step in skips, clipped_norm=float(min(norm, limit)),
                 )
             )  # fmt: skip
-            of = f" (optimizer {number})" if number else ""
-            parts = [("backward", ""), *([("clip", detail + of)] if detail else []), ("step", of.strip(" ()"))]
-            writer.add_events(step, [Event(*part) for part in parts])
+            parts = [Event("backward"), *([event._replace(optimizer=number)] if event else []), Event("step", number)]
+            writer.add_events(step, number, parts)
     writer.close()
     assert writer.failed is None
     return path
@@ -212,13 +212,13 @@ def test_a_target_that_never_stops_moving_is_healthy(tmp_path):
         ([11.0] * 200, {"every": 2}, []),
         ([11.0] * 120, {"skips": range(60)}, []),
         ([math.nan] * 200, {}, []),
-        ([11.0] * 100, {"detail": "clip_grad_norm_ (1 of 2 tensors)"}, []),
-        ([11.0] * 100, {"detail": "clip_grad_norm_ norm_type=inf"}, []),
-        ([11.0] * 100, {"detail": "clip_grad_value_"}, []),
-        ([11.0] * 100, {"detail": "my own clipping"}, []),
-        ([11.0] * 100, {"detail": "global_norm:1.0"}, ["always-clipping warning possible"]),
-        ([11.0] * 100, {"detail": "", "clip": "global_norm:1.0"}, ["always-clipping warning possible"]),
-        ([11.0] * 100, {"detail": "", "clip": "normalize:1.0"}, []),
+        ([11.0] * 100, {"event": CLIP._replace(reached=1, owned=2)}, []),
+        ([11.0] * 100, {"event": CLIP._replace(norm=math.inf)}, []),
+        ([11.0] * 100, {"event": Event("clip", 0, "clip_grad_value_")}, []),
+        ([11.0] * 100, {"event": Event("clip", 0, "my own clipping")}, []),
+        ([11.0] * 100, {"event": Event("clip", 0, "global_norm:1.0")}, ["always-clipping warning possible"]),
+        ([11.0] * 100, {"event": None, "clip": "global_norm:1.0"}, ["always-clipping warning possible"]),
+        ([11.0] * 100, {"event": None, "clip": "normalize:1.0"}, []),
     ],
 )
 def test_where_clipping_is_always(tmp_path, norms, options, expected):
@@ -315,8 +315,8 @@ def test_where_a_threshold_is_in_the_noise(tmp_path, norms, options, expected):
 
 
 def test_the_place_of_the_call_is_told(tmp_path):
-    places = {"clip clip_grad_norm_": "train.py:31"}
-    (finding,) = findings(run_of(tmp_path / "a.gradclip", [11.0] * 100, 1.0, places=places), FAMILY)
+    event = CLIP._replace(place="train.py:31")
+    (finding,) = findings(run_of(tmp_path / "a.gradclip", [11.0] * 100, 1.0, event=event), FAMILY)
     assert finding.symptom.where == "train.py:31"
 
 

@@ -62,12 +62,14 @@ def test_what_a_run_file_says(tmp_path):
     with Run.open(free.path) as run:
         assert run.status == "finished"
         assert run.meta["title"] == "cosine at lr 2, no clipping"
-        assert not any(event.kind == "clip" for _, events in run.events() for event in events)
+        assert not any(event.kind == "clip" for *_, events in run.events() for event in events)
         assert run.steps().missing["clipped"].all()
         assert run.tensor_matrix("norm").matrix.shape == (4, len(run.tensors))
     with Run.open(clipped.path) as run:
-        assert all(any(event.detail.startswith("tensor_norm:0.01") for event in events) for _, events in run.events())
-        assert run.meta["places"]["step"].rpartition(":")[0].endswith("schedules.py")
+        assert all(any(event.function.startswith("tensor_norm:0.01") for event in events) for *_, events in run.events())
+        assert all(
+            event.place.rpartition(":")[0].endswith("schedules.py") for event in run.events()[0][-1] if event.kind == "step"
+        )
         assert run.steps().clipped.all()
         assert run.steps().lr.tolist() == clipped.also["rate"]
         assert run.tensor_matrix("clipped_norm").matrix.max() == pytest.approx(0.01)

@@ -169,7 +169,7 @@ def test_orders_of_events_are_counted(file):
         ("1", "10.0%", "0", "0", "forward → backward → clip (clip_grad_norm_) → step"),
     ]
     micro = (Event("forward"), Event("backward")) * 4 + ORDER[3:]
-    assert order_table([(0, micro)]).rows[0][-1] == "4 × (forward → backward) → clip (clip_grad_norm_) → step"
+    assert order_table([(0, 0, micro)]).rows[0][-1] == "4 × (forward → backward) → clip (clip_grad_norm_) → step"
 
 
 def test_the_text_is_a_screen_or_two(file):

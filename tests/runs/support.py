@@ -19,7 +19,7 @@ from gradclip.runs import *
 def add(writer, step, width=8):
     writer.add_step(StepRow(step=step, loss=1.0 / (step + 1), norm=float(step)))
     writer.add_tensor_row(step, 0, "norm", [float(step)] * width)
-    writer.add_events(step, [Event("backward"), Event("step")])
+    writer.add_events(step, 0, [Event("backward"), Event("step", 0)])
 def tensors(width=8):
     return [TensorInfo(f"w{i}", (3,)) for i in range(width)]
 """
@@ -67,7 +67,7 @@ def train_on(writer, steps=3):
     for step in range(steps):
         writer.add_step(StepRow(step=step))
         writer.add_tensor_row(step, 0, "norm", [1.0])
-        writer.add_events(step, [])
+        writer.add_events(step, 0, [])
         writer.update_meta(step=step)
     written = writer.flush()
     writer.close("crashed", exit_code=1)

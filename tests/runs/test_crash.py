@@ -55,7 +55,7 @@ def consistent(run):
 
     Only the last step may be there in part: a write can fall between the adding of its rows.
     """
-    steps, rows, events = run.steps(), run.tensor_matrix("norm"), [step for step, _ in run.events()]
+    steps, rows, events = run.steps(), run.tensor_matrix("norm"), [step for step, *_ in run.events()]
     count = len(events)
     assert count <= len(rows.steps) <= len(steps) <= count + 1
     for written in (steps.step, steps.norm, rows.steps, rows.matrix[:, :1].ravel(), events):

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from gradclip.runs import ABSENT, RunWriter, StepRow, TensorInfo
+from gradclip.runs import ABSENT, Event, RunWriter, StepRow, TensorInfo
 from gradclip.runs.export import ExportError, export, export_tensorboard
 
 NAMES = ["w", 'a "quoted", name\nin two lines', "w"]
@@ -73,6 +73,38 @@ def test_parquet(run, tmp_path):
     clipped = [row["value"] for row in rows if row["kind"] == "clipped_norm" and not math.isnan(row["value"])]
     assert clipped == run.tensor_matrix("clipped_norm").matrix[:, 0].tolist()
     assert NAMES[1] not in {row["tensor"] for row in rows}  # it never had a gradient
+
+
+EVENTS = [Event("backward", place="a, b.py:3"), Event("clip", 1, "clip_grad_norm_", 2.0, 1, 1, math.inf), Event("step", 1)]
+
+
+@pytest.fixture
+def eventful(tmp_path, reading):
+    writer = RunWriter(tmp_path / "eventful.gradclip")
+    for step in range(2):
+        writer.add_events(step, 1, EVENTS)
+    writer.close()
+    return reading(writer.path)
+
+
+def test_events_as_csv(eventful, tmp_path):
+    head, *lines = rows_of(export(eventful, tmp_path / "out")[1])
+    assert (tmp_path / "out" / "events.csv").exists()
+    rows = [dict(zip(head, line, strict=True)) for line in lines]
+    assert [(row["step"], row["step_of"], row["sequence"]) for row in rows] == [(s, "1", e) for s in "01" for e in "012"]
+    assert [row["place"] for row in rows] == ["a, b.py:3", "", ""] * 2
+    clip = {"kind": "clip", "optimizer": "1", "function": "clip_grad_norm_", "norm": "2.0", "reached": "1", "owned": "1"}
+    assert clip.items() <= rows[1].items()
+    assert [row["threshold"] for row in rows] == ["", "inf", ""] * 2
+
+
+def test_events_as_parquet(eventful, tmp_path):
+    pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    rows = parquet.read_table(export(eventful, tmp_path / "out", "parquet")[2]).to_pylist()
+    expected = [event._replace(sequence=i)._asdict() for i, event in enumerate(EVENTS)]
+    assert rows == [{"step": step, "step_of": 1, **event} for step in range(2) for event in expected]
 
 
 @pytest.mark.filterwarnings("default")  # of the reading side, which is TensorBoard's

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gradclip.runs.schema import APPLICATION_ID, ENDINGS, KINDS, PAGE_SIZE, TABLES, VERSION
+from gradclip.runs.schema import APPLICATION_ID, ENDINGS, EVENT_TABLES, KINDS, PAGE_SIZE, TABLES, VERSION
 from tests.runs.support import recorded
 
 MANUAL = Path(__file__).parents[2] / "docs" / "run-file.md"
@@ -33,7 +33,7 @@ def test_every_table_column_key_and_code_is_described(tmp_path, manual):
     assert [word for word in words if f"`{word}`" not in manual and word not in manual] == []
     assert f"schema **{VERSION}**" in manual
     assert f"{PAGE_SIZE} bytes" in manual
-    assert len(tables) == TABLES.count("CREATE TABLE")
+    assert len(tables) == (TABLES + EVENT_TABLES).count("CREATE TABLE")
 
 
 def test_a_plain_sqlite_reader_finds_the_columns_of_the_manual_s_example(tmp_path, manual):

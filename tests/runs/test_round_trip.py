@@ -146,21 +146,52 @@ def test_names_come_back_as_they_are(tmp_path, reading):
     assert run.meta["title"] == names
 
 
+def numbered(events):
+    return tuple(event._replace(sequence=i) for i, event in enumerate(events))
+
+
+EVENTS = [
+    Event("forward"),
+    Event("backward", place="train.py:30"),
+    Event("unscale", 1),
+    Event("clip", 0, "clip_grad_norm_", 2.0, 3, 4, 1.0, "train.py:31", sequence=3),
+    Event("clip", 1, "clip_grad_norm_", 2.0, 5, 5, 1.0, "train.py:31", sequence=3),
+    Event("clip", 2, "clip_grad_norm_", math.inf, None, 5, math.inf, "größe \x00.py:31", "a 'word'"),
+    Event("clip", None, "global_norm:1.0", None, 0, 0, 1e-300),
+    Event("stale", 12),
+    Event("step", 12, detail="dropped by the GradScaler"),
+    Event("zero_grad"),
+    Event("zero_grad", 0),
+    Event("cut"),
+]
+
+
+def test_every_kind_of_event_comes_back(tmp_path, reading):
+    writer = RunWriter(tmp_path / "run.gradclip")
+    writer.add_events(7, 12, EVENTS)
+    writer.add_events(8, 12, [Event("clip", 0, "lone \udc80", threshold=math.nan)])
+    writer.close()
+    (one, other) = reading(writer.path).events()
+    assert one == (7, 12, tuple(e if e.sequence is not None else e._replace(sequence=i) for i, e in enumerate(EVENTS)))
+    assert [type(cell) for cell in one[2][3]] == [str, int, str, float, int, int, float, str, str, int]
+    assert (other[2][0].function, math.isnan(other[2][0].threshold)) == ("lone \\udc80", True)
+
+
 def test_events_keep_their_order_and_equal_sequences_are_stored_once(tmp_path, reading):
-    usual = [Event("zero_grad"), Event("forward"), Event("backward"), Event("clip", "global_norm:1.0"), Event("step", "AdamW")]
-    odd = [Event("step"), Event("clip", 'a "late" one')]
+    usual = [Event("zero_grad"), Event("forward"), Event("backward"), Event("clip", 0, "global_norm:1.0"), Event("step", 0)]
+    odd = [Event("step", 0), Event("clip", 0, 'a "late" one')]
     writer = RunWriter(tmp_path / "run.gradclip")
     for step in range(100):
-        writer.add_events(step, odd if step == 50 else usual)
-    writer.add_events(99, [Event("warning", "again")])
+        writer.add_events(step, 0, odd if step == 50 else usual)
+    writer.add_events(99, 3, [Event("cut")])
     writer.close()
     run = reading(writer.path)
     events = run.events()
-    assert [step for step, _ in events] == list(range(100))
-    assert all(happened == tuple(usual) for step, happened in events if step not in (50, 99))
-    assert events[50] == (50, tuple(odd))
-    assert events[99] == (99, (*usual, Event("warning", "again")))
-    assert run._connection.execute("SELECT count(*) FROM event_patterns").fetchone() == (3,)
+    assert [(step, optimizer) for step, optimizer, _ in events] == [*((step, 0) for step in range(100)), (99, 3)]
+    assert all(happened == numbered(usual) for step, _, happened in events[:100] if step != 50)
+    assert events[50] == (50, 0, numbered(odd))
+    assert events[100] == (99, 3, numbered([Event("cut")]))
+    assert run._connection.execute("SELECT count(DISTINCT pattern), count(*) FROM events").fetchone() == (3, 8)
     assert run.events(after=98) == events[99:]
 
 

@@ -21,7 +21,7 @@ def test_a_hundred_thousand_steps_of_148_tensors_stay_under_100_mb(tmp_path):
         writer.add_step(measured)
         writer.add_tensor_row(step, 0, "norm", rng.random(TENSORS))
         writer.add_tensor_row(step, 0, "clipped_norm", factor)
-        writer.add_events(step, usual)
+        writer.add_events(step, 0, usual)
         if step % 100 == 0:
             writer.add_tensor_row(step, 0, "weight_norm", rng.random(TENSORS))
             writer.add_tensor_row(step, 0, "update_norm", rng.random(TENSORS))

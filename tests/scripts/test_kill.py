@@ -27,7 +27,7 @@ def test_kill_9(tmp_path):
     (path,) = (tmp_path / "runs").glob("*.gradclip")
     with Run.open(path) as run:
         assert run.status == "killed"
-        assert {kind: place.rpartition("/")[2] for kind, place in run.meta["places"].items()} == {
+        assert {e.kind: e.place.rpartition("/")[2] for *_, events in run.events() for e in events if e.place} == {
             "zero_grad": "endless.py:13",
             "backward": "endless.py:14",
             "step": "endless.py:15",

@@ -9,7 +9,7 @@ import textwrap
 import pytest
 import torch
 
-from gradclip.runs import Run
+from gradclip.runs import Event, Run
 from gradclip.watch.observe import call_sites
 from gradclip.watch.observe.call_sites import CallSites
 
@@ -46,8 +46,10 @@ optimizer.step()
 
 
 def places_of(path):
+    """The places in a run file, by what was called there."""
     with Run.open(path) as run:
-        return run.meta.get("places")
+        events = [event for *_, events in run.events() for event in events]
+    return {f"{event.kind} {event.function}".strip(): event.place for event in events if event.place}
 
 
 def line_of(words):
@@ -118,38 +120,30 @@ def test_a_run_that_was_never_closed_has_them(recording):
     running = recording()
     w.sum().backward()
     optimizer.step()
-    running._writer.flush()
+    running.flush()
     assert set(places_of(running.path)) == {"backward", "step"}
 
 
-def test_they_are_written_when_there_is_a_new_one_alone(monkeypatch):
-    noted = []
-    seen = CallSites(lambda found: noted.append(dict(found)))
+def test_they_are_looked_for_when_there_is_a_new_one_alone(monkeypatch):
+    seen = CallSites()
     walks = []
     walk = seen._in_script
     monkeypatch.setattr(seen, "_in_script", lambda: walks.append(1) or walk())
     for _ in range(3):
-        seen.see("forward", "")
-        seen.see("clip", "agc:0.01")
-        seen.see("step", "")
-    assert [list(found) for found in noted] == [["clip agc:0.01"], ["clip agc:0.01", "step"]]
+        placed = [seen.placed(event) for event in (Event("forward"), Event("clip", 0, "agc:0.01"), Event("step", 0))]
+        assert [bool(event.place) for event in placed] == [False, True, True]
     assert len(walks) == 2
 
 
 def test_they_are_bounded():
-    noted = []
-    seen = CallSites(lambda found: noted.append(len(found)))
-    for i in range(1000):
-        seen.see("clip", f"clip_grad_norm_ norm_type={i}")
-    assert noted == list(range(1, 101))
+    seen = CallSites()
+    placed = [seen.placed(Event("clip", 0, "clip_grad_norm_", norm=i)) for i in range(1000)]
+    assert [bool(event.place) for event in placed] == [True] * 100 + [False] * 900
 
 
 def test_a_call_that_comes_from_nowhere(monkeypatch):
-    noted = []
     monkeypatch.setattr(call_sites, "NOT_THE_SCRIPT", ("",))
-    seen = CallSites(noted.append)
-    seen.see("step", "")
-    assert not noted
+    assert CallSites().placed(Event("step", 0)) == Event("step", 0)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a folder that is in use cannot be deleted there")
@@ -157,6 +151,4 @@ def test_a_folder_that_is_gone(tmp_path, monkeypatch):
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    noted = []
-    CallSites(noted.append).see("step", "")
-    assert noted[0]["step"].partition(":")[0].endswith("test_call_sites.py")
+    assert CallSites().placed(Event("step", 0)).place.partition(":")[0].endswith("test_call_sites.py")

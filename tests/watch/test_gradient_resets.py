@@ -23,14 +23,14 @@ def sgd(model, **options):
 
 
 def stale(path):
-    """The step numbers and details of the event, and that a step follows right behind."""
+    """The step numbers and optimizers of the event, and that a step follows right behind."""
     found = []
     with Run.open(path) as run:
-        for step, events in run.events():
+        for step, owner, events in run.events():
             for event, following in zip(events, [*events[1:], None], strict=True):
                 if event.kind == "stale":
-                    assert following == ("step", event.detail)
-                    found.append((step, event.detail))
+                    assert (following.kind, following.optimizer, owner) == ("step", event.optimizer, event.optimizer)
+                    found.append((step, event.optimizer))
     return found
 
 
@@ -228,7 +228,7 @@ def test_gradients_that_are_never_reset(recording):
     stepping(lambda *_: None)(model, optimizer)
     optimizer.step()  # no backward: the sum is as it was
     running.close()
-    assert stale(running.path) == [(step, "") for step in range(1, STEPS)]
+    assert stale(running.path) == [(step, 0) for step in range(1, STEPS)]
 
 
 def test_the_second_optimizer_alone(recording):
@@ -242,7 +242,7 @@ def test_the_second_optimizer_alone(recording):
         for optimizer in optimizers:
             optimizer.step()
     running.close()
-    assert stale(running.path) == [(step, "optimizer 1") for step in range(1, STEPS)]
+    assert stale(running.path) == [(step, 1) for step in range(1, STEPS)]
 
 
 def test_a_discriminator_that_is_never_reset(recording):
@@ -251,7 +251,7 @@ def test_a_discriminator_that_is_never_reset(recording):
     optimizer = sgd(model)
     gan(None)(model, optimizer)
     running.close()
-    assert stale(running.path) == [(step, "") for step in range(1, STEPS)]
+    assert stale(running.path) == [(step, 0) for step in range(1, STEPS)]
 
 
 @pytest.mark.parametrize("micro", [1, 2])
@@ -266,7 +266,7 @@ def test_clipping_is_no_reset(micro, recording):
         optimizer.step()
         nn.utils.clip_grad_norm_(model.parameters(), 0.01)  # too late, and no reset either
     running.close()
-    assert stale(running.path) == [(step, "") for step in range(1, STEPS)]
+    assert stale(running.path) == [(step, 0) for step in range(1, STEPS)]
 
 
 def test_clipping_of_gradients_that_were_reset_in_place_before(recording):
@@ -280,7 +280,7 @@ def test_clipping_of_gradients_that_were_reset_in_place_before(recording):
             optimizer.zero_grad(set_to_none=False)
         nn.utils.clip_grad_norm_(model.parameters(), 0.01)
     running.close()
-    assert stale(running.path) == [(1, "")]
+    assert stale(running.path) == [(1, 0)]
 
 
 def test_mixed_precision_without_a_reset(recording):
@@ -294,7 +294,7 @@ def test_mixed_precision_without_a_reset(recording):
         scaler.step(optimizer)
         scaler.update()
     running.close()
-    assert stale(running.path) == [(step, "") for step in range(1, STEPS)]
+    assert stale(running.path) == [(step, 0) for step in range(1, STEPS)]
 
 
 def test_a_step_inside_backward_without_a_reset(recording):
@@ -305,7 +305,7 @@ def test_a_step_inside_backward_without_a_reset(recording):
     for _ in range(STEPS):
         w.square().sum().backward()
     running.close()
-    assert stale(running.path) == [(step, "") for step in range(1, STEPS)]
+    assert stale(running.path) == [(step, 0) for step in range(1, STEPS)]
 
 
 def test_a_gradient_that_is_zero_at_first(recording):
@@ -317,7 +317,7 @@ def test_a_gradient_that_is_zero_at_first(recording):
         (a * b - 1).square().sum().backward()
         optimizer.step()
     running.close()
-    assert stale(running.path) == [(step, "") for step in range(2, STEPS)]
+    assert stale(running.path) == [(step, 0) for step in range(2, STEPS)]
 
 
 def test_a_frozen_parameter_does_not_stand_for_the_others(recording):
@@ -328,7 +328,7 @@ def test_a_frozen_parameter_does_not_stand_for_the_others(recording):
     optimizer = sgd(model)
     stepping(lambda *_: None)(model, optimizer)
     running.close()
-    assert stale(running.path) == [(step, "") for step in range(1, STEPS)]
+    assert stale(running.path) == [(step, 0) for step in range(1, STEPS)]
 
 
 def test_a_reset_that_is_forgotten_in_the_middle(recording):
@@ -341,7 +341,7 @@ def test_a_reset_that_is_forgotten_in_the_middle(recording):
         loss_of(model).backward()
         optimizer.step()
     running.close()
-    assert stale(running.path) == [(3, ""), (5, "")]
+    assert stale(running.path) == [(3, 0), (5, 0)]
 
 
 def test_a_device_is_not_read_for_it_at_each_step(recording, monkeypatch):

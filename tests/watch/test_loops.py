@@ -74,7 +74,7 @@ def test_clipping_of_each_micro_batch(recording):
     assert steps.norm == pytest.approx([7.0] * 3)  # 1 from the first, clipped, and 6 from the second
     assert steps.clipped_norm == pytest.approx([1.0] * 3, rel=1e-5)
     with Run.open(running.path) as run:
-        kinds = [event.kind for event in run.events()[0][1]]
+        kinds = [event.kind for event in run.events()[0][-1]]
     assert kinds == ["zero_grad", *["forward", "backward", "clip"] * 2, "step"]
 
 

@@ -32,10 +32,10 @@ def check(run: RunData, checks: Iterable[Check] = tuple(CHECKS.values())) -> lis
     >>> folder = tempfile.TemporaryDirectory()
     >>> writer = RunWriter(f"{folder.name}/a.gradclip")
     >>> writer.add_tensors([TensorInfo("w", (2,))])
-    >>> late = [Event(kind) for kind in ("clip", "zero_grad", "forward", "backward", "step")]
+    >>> late = [Event(kind, 0) for kind in ("clip", "zero_grad", "forward", "backward", "step")]
     >>> for step in range(20):
     ...     writer.add_step(StepRow(step=step, norm=1.0))
-    ...     writer.add_events(step, late if step else late[1:])
+    ...     writer.add_events(step, 0, late if step else late[1:])
     >>> writer.close()
     >>> with Run.open(writer.path) as run:
     ...     [finding.name for finding in check(read_run(run))]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 from numpy.typing import NDArray
 
 from gradclip.diagnosis.advice.threshold_candidates import finite_norms
+from gradclip.diagnosis.event_text import clip_text
 from gradclip.diagnosis.formatting import number, percent, plural
-from gradclip.diagnosis.readings.event_order import optimizers_of
 from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 
 __all__ = ["ENDINGS", "verdict"]
@@ -29,9 +27,6 @@ MOVED = 1.5
 
 SPIKE = 5.0
 """A norm of so many times the median stands out."""
-
-WHOSE = re.compile(r" \(optimizers? [^)]*\)")
-"""What a clipping's detail says of the optimizer; the sentence says that already."""
 
 
 def verdict(run: RunData) -> str:
@@ -91,8 +86,8 @@ def _clipping(run: RunData, optimizer: OptimizerRun) -> str:
 
 def _own(run: RunData, optimizer: OptimizerRun) -> str:
     """What the script itself clips with."""
-    clips = (event for _, events in run.events[:100] for event in events if event.kind == "clip" and event.detail)
-    names = {WHOSE.sub("", event.detail) for event in clips if optimizer.number in optimizers_of(event)}
+    clips = (event for *_, events in run.events[:100] for event in events if event.kind == "clip" and event.function)
+    names = {clip_text([clip._replace(detail="")]) for clip in clips if clip.optimizer == optimizer.number}
     limits = np.unique(finite_norms(optimizer.steps.threshold))
     name = names.pop() if len(names) == 1 else ""
     limit = f" at {number(float(limits[0]))}" if len(limits) == 1 else ""

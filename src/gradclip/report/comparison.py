@@ -33,7 +33,7 @@ class Compared:
     @property
     def losses(self) -> NDArray[np.float64]:
         """The losses that were measured."""
-        return self.steps.loss[~self.steps.missing["loss"]]
+        return self.steps.measured("loss")
 
     @property
     def final_loss(self) -> float:
@@ -43,7 +43,7 @@ class Compared:
     @property
     def seconds(self) -> float:
         """The median time from one step to the next."""
-        times = self.steps.time[~self.steps.missing["time"]]
+        times = self.steps.measured("time")
         return float(np.median(np.diff(times))) if len(times) > 1 else math.nan
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from gradclip.diagnosis.event_text import events_text
 from gradclip.diagnosis.formatting import percent
 from gradclip.report.table import Table
 from gradclip.runs import Event
@@ -18,23 +19,27 @@ LONGEST = 24
 """Events of an order that are written out."""
 
 
-def order_table(events: Sequence[tuple[int, Happened]]) -> Table | None:
+def order_table(events: Sequence[tuple[int, int, Happened]]) -> Table | None:
     """List the orders that occurred, with how often and when; None without events."""
     if not events:
         return None
-    counts = Counter(happened for _, happened in events)
-    first = {happened: step for step, happened in reversed(events)}
-    last = {happened: step for step, happened in events}
+    steps: dict[int, Happened] = {}
+    for step, _, happened in events:  # of all optimizers together
+        steps[step] = steps[step] + happened if step in steps else happened
+    words = {happened: order_text(happened) for happened in set(steps.values())}
+    counts = Counter(words[happened] for happened in steps.values())
+    first = {words[happened]: step for step, happened in reversed(steps.items())}
+    last = {words[happened]: step for step, happened in steps.items()}
     rows = [
         (
             f"{place}",
             f"{count:,}",
-            percent(count / len(events)),
-            f"{first[happened]:,}",
-            f"{last[happened]:,}",
-            order_text(happened),
+            percent(count / len(steps)),
+            f"{first[order]:,}",
+            f"{last[order]:,}",
+            order,
         )
-        for place, (happened, count) in enumerate(counts.most_common(MOST), 1)
+        for place, (order, count) in enumerate(counts.most_common(MOST), 1)
     ]
     notes = [f"And {len(counts) - MOST:,} more that were rarer."] if len(counts) > MOST else []
     columns = ("order", "steps", "share", "first at", "last at", "what happened")
@@ -44,10 +49,10 @@ def order_table(events: Sequence[tuple[int, Happened]]) -> Table | None:
 def order_text(events: Iterable[Event]) -> str:
     """Write an order in one line; what is repeated is written once.
 
-    >>> order_text([Event("backward"), Event("backward"), Event("clip", "agc:0.01"), Event("step")])
+    >>> order_text([Event("backward"), Event("backward"), Event("clip", 0, "agc:0.01"), Event("step", 0)])
     '2 × backward → clip (agc:0.01) → step'
     """
-    words = [f"{event.kind} ({event.detail})" if event.detail else event.kind for event in events]
+    words = events_text(events)
     for length in (1, 2, 3):
         words = _folded(words, length)
     shown = words if len(words) <= LONGEST else [*words[:LONGEST], f"… {len(words) - LONGEST} more"]

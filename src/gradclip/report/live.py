@@ -57,9 +57,9 @@ class Follower:
             return
         self.steps += len(new)
         self.step, self.seconds = int(new.step[-1]), float(new.time[-1])
-        there = new.norm[~new.missing["norm"]]
+        there = new.measured("norm")
         self.norms.extend(there.tolist())
-        self.losses.extend(new.loss[~new.missing["loss"]].tolist())
+        self.losses.extend(new.measured("loss").tolist())
         self.norm = float(there[-1]) if len(there) else self.norm
         self.loss = self.losses[-1] if self.losses else self.loss
         self.largest = float(np.fmax(self.largest, np.max(there[np.isfinite(there)], initial=-math.inf)))

@@ -64,7 +64,7 @@ def overview(run: RunData) -> Table:
 def _row(optimizer: OptimizerRun) -> tuple[str, ...]:
     steps = optimizer.steps
     finite = optimizer.norms[np.isfinite(optimizer.norms)]
-    losses = steps.loss[~steps.missing["loss"]]
+    losses = steps.measured("loss")
     return (
         str(optimizer.number),
         f"{optimizer.tensors:,}",

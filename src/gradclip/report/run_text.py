@@ -64,7 +64,7 @@ def _optimizer(optimizer: OptimizerRun) -> Iterator[str | Table]:
 
 
 def _line(name: str, optimizer: OptimizerRun, log: bool) -> str:
-    values = getattr(optimizer.steps, name)[~optimizer.steps.missing[name]]
+    values = optimizer.steps.measured(name)
     if not len(values):
         return ""
     ends = f"{number(float(values[0]))} → {number(float(values[-1]))}"

@@ -69,7 +69,7 @@ def norms(
         shown.append(("after clipping", kept[~steps.missing["clipped_norm"] & ~steps.skipped]))
     if np.isfinite(steps.threshold).any():
         lines.append(thinned_line("threshold", steps.step, steps.threshold, MUTED, dashed=True))
-        shown.append(("threshold", steps.threshold[~steps.missing["threshold"]]))
+        shown.append(("threshold", steps.measured("threshold")))
     lines = [replace(line, marked=False) for line in lines]
     chart = curves(title, _see_norms(optimizer), lines, y="gradient norm", log=True)
     axis = chart.figure["layout"]["yaxis"]

@@ -47,6 +47,11 @@ class Steps:
     def __len__(self) -> int:
         return len(self.step)
 
+    def measured(self, name: str) -> NDArray[Any]:
+        """Return the numbers of a column that were measured, without the missing ones."""
+        values: NDArray[Any] = getattr(self, name)[~self.missing[name]]
+        return values
+
     @property
     def bad(self) -> NDArray[np.bool_]:
         """Where the gradients held a NaN or Inf."""

@@ -10,7 +10,7 @@ import csv
 import math
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -21,9 +21,12 @@ from numpy.typing import NDArray
 from gradclip.errors import GradclipError
 from gradclip.runs.columns import Steps
 from gradclip.runs.reader import Run
-from gradclip.runs.schema import ABSENT, FLAGS, KINDS, to_json
+from gradclip.runs.schema import ABSENT, EVENT_TYPES, FLAGS, KINDS, Event, to_json
 
 __all__ = ["FORMATS", "ExportError", "export", "export_csv", "export_parquet", "export_tensorboard"]
+
+
+EVENT_COLUMNS: Final = ("step", "step_of", *Event._fields)
 
 
 class ExportError(GradclipError):
@@ -46,12 +49,14 @@ def export(run: Run, folder: str | os.PathLike[str], format: str = "csv") -> lis
 
 
 def export_csv(run: Run, folder: Path) -> list[Path]:
-    """Write ``steps.csv`` and, for every optimizer and kind, a wide file such as ``norm.0.csv`` with a column a tensor.
+    """Write ``steps.csv``, ``events.csv``, and for every optimizer and kind a file such as ``norm.0.csv``, a column a tensor.
 
     What is missing is empty; a NaN is ``nan``, an Inf is ``inf``. float32 norms have 9 digits, so they come back bit for bit.
     """
     steps = run.steps()
     files = [_write_csv(folder / "steps.csv", list(steps.columns()), _step_lines(steps))]
+    if events := _event_rows(run):
+        files.append(_write_csv(folder / "events.csv", EVENT_COLUMNS, events))
     for optimizer, kind in _tensor_tables(run):
         names = ["step", *(tensor.name for tensor in run.tensors_of(optimizer))]
         files.append(_write_csv(folder / f"{kind}.{optimizer}.csv", names, _tensor_lines(run, kind, optimizer)))
@@ -59,7 +64,7 @@ def export_csv(run: Run, folder: Path) -> list[Path]:
 
 
 def export_parquet(run: Run, folder: Path) -> list[Path]:
-    """Write ``steps.parquet``, and ``tensors.parquet`` in long form: step, optimizer, kind, tensor, value.
+    """Write ``steps.parquet``, ``events.parquet``, and ``tensors.parquet`` in long form: step, optimizer, kind, tensor, value.
 
     What is missing is null (in the long form it is left out), a NaN is a NaN. The run's meta is in the schema's metadata, as
     JSON under ``gradclip``.
@@ -70,13 +75,19 @@ def export_parquet(run: Run, folder: Path) -> list[Path]:
     columns = {name: arrow.array(values, mask=steps.missing[name]) for name, values in steps.columns().items()}
     table = arrow.table(columns).replace_schema_metadata({"gradclip": to_json(run.meta)})
     parquet.write_table(table, folder / "steps.parquet")
+    files = [folder / "steps.parquet", folder / "tensors.parquet"]
+    if events := _event_rows(run):
+        kinds = {str: arrow.string(), int: arrow.int64(), float: arrow.float64()}
+        typed = zip(zip(*events, strict=True), (int, int, *EVENT_TYPES), strict=True)
+        files.append(folder / "events.parquet")
+        parquet.write_table(arrow.table([arrow.array(column, kinds[kind]) for column, kind in typed], EVENT_COLUMNS), files[-1])
     word = arrow.dictionary(arrow.int32(), arrow.string())
     types = {"step": arrow.int64(), "optimizer": arrow.int64(), "kind": word, "tensor": word, "value": arrow.float32()}
     schema = arrow.schema(list(types.items()))
     with parquet.ParquetWriter(folder / "tensors.parquet", schema) as writer:
         for columns in _long(run, arrow):
             writer.write_table(arrow.table(columns, schema=schema))
-    return [folder / "steps.parquet", folder / "tensors.parquet"]
+    return files
 
 
 def export_tensorboard(run: Run, folder: Path, *, most: int = 1000) -> list[Path]:
@@ -122,7 +133,12 @@ def _tensor_tables(run: Run) -> Iterator[tuple[int, str]]:
             yield optimizer, kind
 
 
-def _write_csv(path: Path, names: list[str], lines: Iterable[list[str]]) -> Path:
+def _event_rows(run: Run) -> list[tuple[Any, ...]]:
+    """The events in long form: the step that they led to, and whose step it was."""
+    return [(step, optimizer, *event) for step, optimizer, events in run.events() for event in events]
+
+
+def _write_csv(path: Path, names: Sequence[str], lines: Iterable[Sequence[Any]]) -> Path:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(names)

@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from gradclip.runs import old_schema
 from gradclip.runs.schema import APPLICATION_ID, SUFFIX, TABLE_NAMES, VERSION, RunFileError
 
 __all__ = ["RunSummary", "list_runs"]
 
 WAIT: Final = 10.0
 """Seconds to wait for a writer that cannot let others read meanwhile (network disks)."""
+
+DAMAGE: Final = (sqlite3.Error, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What a damaged or forged file makes go wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ def connect(path: Path) -> sqlite3.Connection:
         except BaseException:
             connection.close()
             raise
-    except (sqlite3.Error, ValueError) as error:  # ValueError: text that is no UTF-8
+    except DAMAGE as error:  # ValueError: text that is no UTF-8
         raise damaged(path, error) from error
     return connection
 
@@ -116,11 +120,13 @@ def _check(path: Path, connection: sqlite3.Connection) -> None:
         raise RunFileError(
             f"{path} was written by a newer gradclip (schema {version}, this one reads {VERSION}); update gradclip"
         )
-    if not names.issuperset(TABLE_NAMES):
+    if not names.issuperset(old_schema.TABLE_NAMES if version < VERSION else TABLE_NAMES):
         raise RunFileError(f"{path} is damaged or cut short (tables are missing)")
     expected = _pragma(connection, "page_count") * _pragma(connection, "page_size")
     if path.stat().st_size < expected and not _log(path).exists():
         raise RunFileError(f"{path} is cut short ({path.stat().st_size} of {expected} bytes); copy it again")
+    if version < VERSION:
+        old_schema.convert(connection)
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import operator
 import os
 import sqlite3
 import time
@@ -17,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradclip.runs.columns import COLUMNS, Steps, TensorRows, steps_from, tensor_rows_from, unpacked
-from gradclip.runs.opening import connect, damaged
+from gradclip.runs.opening import DAMAGE, connect, damaged
 from gradclip.runs.process import status_of
-from gradclip.runs.schema import KINDS, Event, TensorInfo
+from gradclip.runs.schema import EVENT_TYPES, KINDS, Event, TensorInfo
 from gradclip.runs.thin import bucket_length
 
 __all__ = ["Run"]
@@ -187,19 +189,19 @@ class Run:
                 steps, factors, blobs = zip(*found, strict=True)
                 yield np.array(steps, dtype=np.int64), unpacked(blobs, factors, width)
 
-    def events(self, *, after: int | None = None) -> list[tuple[int, tuple[Event, ...]]]:
-        """Read what happened: for each step its events, in their order; steps that went alike share one tuple."""
-        query = "SELECT step, pattern FROM events WHERE step > ? ORDER BY step, id"
+    def events(self, *, after: int | None = None) -> list[tuple[int, int, tuple[Event, ...]]]:
+        """Read what happened: step, optimizer, and the events that led to it, in the order in which the steps were finished.
+
+        Steps that went alike share one tuple.
+        """
+        query = "SELECT step, optimizer, pattern FROM step_events WHERE step > ? ORDER BY id"
         with self._reading():
             rows = self._connection.execute(query, (_before_all(after),)).fetchall()
-            patterns = {
-                number: tuple(Event(str(kind), str(detail)) for kind, detail in json.loads(events))
-                for number, events in self._connection.execute("SELECT id, events FROM event_patterns")
-            }
-            found: dict[int, tuple[Event, ...]] = {}
-            for step, pattern in rows:
-                found[step] = found[step] + patterns[pattern] if step in found else patterns[pattern]
-            return list(found.items())
+            patterns: dict[int, tuple[Event, ...]] = {}
+            events = self._connection.execute(f"SELECT pattern, {', '.join(Event._fields)} FROM events ORDER BY pattern, id")
+            for pattern, cells in itertools.groupby(events, operator.itemgetter(0)):
+                patterns[pattern] = tuple(map(_event, cells))
+            return [(int(step), int(optimizer), patterns.get(pattern, ())) for step, optimizer, pattern in rows]
 
     def _count(self, kind: str, optimizer: int, after: int | None) -> int:
         query = (
@@ -215,8 +217,12 @@ class Run:
                 yield
         except sqlite3.ProgrammingError:  # closed, or used from another thread: not the file's fault
             raise
-        except (sqlite3.Error, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except DAMAGE as error:
             raise damaged(self.path, error) from error
+
+
+def _event(cells: Sequence[Any]) -> Event:
+    return Event._make(None if cell is None else kind(cell) for kind, cell in zip(EVENT_TYPES, cells[1:], strict=True))
 
 
 def _known(kind: str) -> None:

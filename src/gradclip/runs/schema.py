@@ -14,7 +14,7 @@ __all__ = ["ABSENT", "ENDINGS", "KINDS", "Event", "RunFileError", "StepRow", "Te
 
 APPLICATION_ID: Final = 0x67726364
 """``grcd`` in ASCII: SQLite's application_id, by which ``file`` and the reader know a run."""
-VERSION: Final = 1
+VERSION: Final = 2
 """SQLite's user_version: raised when an older reader could no longer read the file."""
 PAGE_SIZE: Final = 16384
 """Rows of a few hundred tensors fill such pages to 99 %; with 4096 bytes an eighth would stay empty."""
@@ -50,12 +50,18 @@ CREATE TABLE tensor_rows (
     factor REAL, data BLOB
 );
 CREATE UNIQUE INDEX tensor_rows_by_step ON tensor_rows (step, optimizer, kind);
-CREATE TABLE event_patterns (id INTEGER PRIMARY KEY, events TEXT NOT NULL UNIQUE);
+"""
+EVENT_TABLES: Final = """
 CREATE TABLE events (
-    id INTEGER PRIMARY KEY, step INTEGER NOT NULL, pattern INTEGER NOT NULL REFERENCES event_patterns (id)
+    id INTEGER PRIMARY KEY, pattern INTEGER NOT NULL, sequence INTEGER NOT NULL,
+    kind TEXT NOT NULL, optimizer INTEGER, function TEXT NOT NULL, norm REAL,
+    reached INTEGER, owned INTEGER, threshold REAL, place TEXT NOT NULL, detail TEXT NOT NULL
+);
+CREATE TABLE step_events (
+    id INTEGER PRIMARY KEY, step INTEGER NOT NULL, optimizer INTEGER NOT NULL, pattern INTEGER NOT NULL
 );
 """
-TABLE_NAMES: Final = ("meta", "kinds", "tensors", "steps", "tensor_rows", "event_patterns", "events")
+TABLE_NAMES: Final = ("meta", "kinds", "tensors", "steps", "tensor_rows", "events", "step_events")
 
 
 class RunFileError(GradclipError):
@@ -114,10 +120,32 @@ class StepRow:
 
 
 class Event(NamedTuple):
-    """Something that happened in a step, in its order: forward, backward, unscale, clip, stale, step, zero_grad, warning."""
+    """Something that happened before a step, in its order; a call that clips several optimizers is an event of each."""
 
     kind: str
+    """``forward``, ``backward``, ``unscale``, ``clip``, ``stale``, ``step``, ``zero_grad``, or ``cut``: no more was kept."""
+    optimizer: int | None = None
+    """Whose step, gradients or tensors it is about; None where it is about none, or all."""
+    function: str = ""
+    """What clipped: a function's name, or a recipe."""
+    norm: float | None = None
+    """The order of the norm, where the function takes one."""
+    reached: int | None = None
+    """How many of the optimizer's tensors were clipped; without an optimizer, how many tensors that none owns."""
+    owned: int | None = None
+    """How many tensors the optimizer had."""
+    threshold: float | None = None
+    """The limit that the call was given, where it is one number of the host; the one in force is in ``StepRow``, too."""
+    place: str = ""
+    """Where in the script it was first called, ``train.py:31``."""
     detail: str = ""
+    """More words, for who reads it."""
+    sequence: int | None = None
+    """Its place in the step, the same for all events of one call; None: its place among the events."""
+
+
+EVENT_TYPES: Final = (str, int, str, float, int, int, float, str, str, int)
+"""Of an event's fields, where they are not None."""
 
 
 def to_real(value: float | None) -> float | str | None:

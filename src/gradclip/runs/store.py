@@ -7,7 +7,7 @@ import os
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +16,7 @@ import numpy as np
 
 from gradclip.runs.schema import (
     APPLICATION_ID,
+    EVENT_TABLES,
     KINDS,
     PAGE_SIZE,
     TABLES,
@@ -29,10 +30,12 @@ from gradclip.runs.schema import (
     to_text,
 )
 
-__all__ = ["Batch", "RunStore", "TensorRow"]
+__all__ = ["INSERT_EVENT", "Batch", "RunStore", "TensorRow", "event_rows"]
 
 KNOWN_PATTERNS: Final = 10_000
-"""How many sequences of events are remembered; the rest are looked up in the file."""
+"""How many sequences of events are remembered; one that is met again after more of them is written down again."""
+
+INSERT_EVENT: Final = f"INSERT INTO events (pattern, {', '.join(Event._fields)}) VALUES (?{', ?' * len(Event._fields)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Batch:
     tensors: list[TensorInfo] = field(default_factory=list)
     steps: list[StepRow] = field(default_factory=list)
     tensor_rows: list[TensorRow] = field(default_factory=list)
-    events: list[tuple[int, Sequence[Event]]] = field(default_factory=list)
+    events: list[tuple[int, int, tuple[Event, ...]]] = field(default_factory=list)
     size: int = 0
     """Roughly how many bytes it holds."""
 
@@ -71,7 +74,8 @@ class RunStore:
 
     def __init__(self, path: Path, meta: Mapping[str, Any], lock_timeout: float) -> None:
         self._path = path
-        self._patterns: dict[str, int] = {}
+        self._patterns: dict[tuple[Event, ...], int] = {}
+        self._pattern_count = 0
         self._tensor_counts: Counter[int] = Counter()
         # The flusher's thread uses it after this one has opened it, never both at once.
         self._connection = sqlite3.connect(path, timeout=lock_timeout, isolation_level=None, check_same_thread=False)
@@ -119,7 +123,7 @@ class RunStore:
         with self._transaction("EXCLUSIVE"):
             if execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 raise RunFileError(f"{self._path} already holds data; every run needs a file of its own")
-            for statement in TABLES.split(";"):
+            for statement in (TABLES + EVENT_TABLES).split(";"):
                 execute(statement)
             execute(f"PRAGMA application_id = {APPLICATION_ID}")
             execute(f"PRAGMA user_version = {VERSION}")
@@ -169,20 +173,26 @@ class RunStore:
         values = ((int(row.step), int(row.optimizer), KINDS[row.kind], to_real(row.factor), row.data) for row in rows)
         self._connection.executemany("INSERT OR REPLACE INTO tensor_rows VALUES (?, ?, ?, ?, ?)", values)
 
-    def _write_events(self, events: Sequence[tuple[int, Sequence[Event]]]) -> None:
-        rows = [(int(step), self._pattern(happened)) for step, happened in events]
-        self._connection.executemany("INSERT INTO events (step, pattern) VALUES (?, ?)", rows)
+    def _write_events(self, events: Sequence[tuple[int, int, tuple[Event, ...]]]) -> None:
+        rows = [(int(step), int(optimizer), self._pattern(happened)) for step, optimizer, happened in events]
+        self._connection.executemany("INSERT INTO step_events (step, optimizer, pattern) VALUES (?, ?, ?)", rows)
 
-    def _pattern(self, happened: Sequence[Event]) -> int:
+    def _pattern(self, happened: tuple[Event, ...]) -> int:
         """Return the number of a sequence of events, which is written down when it is first met."""
-        events = to_json([[str(part) for part in event] for event in happened])
-        if events not in self._patterns:
+        if happened not in self._patterns:
             if len(self._patterns) >= KNOWN_PATTERNS:
                 self._patterns.clear()
-            self._connection.execute("INSERT OR IGNORE INTO event_patterns (events) VALUES (?)", (events,))
-            found = self._connection.execute("SELECT id FROM event_patterns WHERE events = ?", (events,)).fetchone()
-            self._patterns[events] = found[0]
-        return self._patterns[events]
+            self._pattern_count += 1
+            self._connection.executemany(INSERT_EVENT, event_rows(self._pattern_count, happened))
+            self._patterns[happened] = self._pattern_count
+        return self._patterns[happened]
+
+
+def event_rows(pattern: int, happened: Sequence[Event]) -> Iterator[tuple[Any, ...]]:
+    """Return the rows of a sequence of events."""
+    for place, event in enumerate(happened):
+        numbered = event._replace(sequence=place) if event.sequence is None else event
+        yield pattern, *(to_text(cell) if isinstance(cell, str) else to_real(cell) for cell in numbered)
 
 
 def _step_values(row: StepRow) -> tuple[Any, ...]:

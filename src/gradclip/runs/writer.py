@@ -149,10 +149,10 @@ class RunWriter:
             row = TensorRow(step, optimizer, kind, data=packed(numbers))
         self._add(STEP_SIZE + len(row.data or b""), lambda batch: batch.tensor_rows.append(row))
 
-    def add_events(self, step: int, events: Sequence[Event]) -> None:
-        """Add what happened in a step, in its order; keep numbers that change out of the details, so that steps can share."""
+    def add_events(self, step: int, optimizer: int, events: Sequence[Event]) -> None:
+        """Add what led to a step of an optimizer, in its order; steps that went alike to the last number share their rows."""
         happened = tuple(events)
-        self._add(STEP_SIZE, lambda batch: batch.events.append((step, happened)))
+        self._add(STEP_SIZE, lambda batch: batch.events.append((step, optimizer, happened)))
 
     def flush(self, timeout: float = 10.0) -> bool:
         """Write what was added so far; return whether it is in the file after at most ``timeout`` seconds."""

@@ -79,9 +79,9 @@ def compare_replays(recipe: str, recorded: Steps, control: Steps, changed: Steps
         control: the steps of the same script, unchanged.
         changed: the steps of the same script with the recipe.
     """
-    first = min(_losses(steps) for steps in (recorded, control, changed))
+    first = min(len(steps.measured("loss")) for steps in (recorded, control, changed))
     before, again, after = (final_loss(steps, first) for steps in (recorded, control, changed))
-    began = changed.loss[~changed.missing["loss"]][:1]
+    began = changed.measured("loss")[:1]
     verdict = _verdict(before, again, after, float(began[0]) if len(began) else math.nan)
     return ReplayComparison(
         recipe, verdict, before, again, after, first_difference(recorded, control) is None, first_difference(control, changed)
@@ -98,7 +98,3 @@ def _verdict(recorded: float, control: float, changed: float, began: float) -> V
     if min(unchanged) - changed > margin:
         return "helps"
     return "harms" if changed - max(unchanged) > margin else "makes no difference"
-
-
-def _losses(steps: Steps) -> int:
-    return int((~steps.missing["loss"]).sum())

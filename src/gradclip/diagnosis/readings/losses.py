@@ -47,7 +47,7 @@ def final_loss(steps: Steps, first: int | None = None) -> float:
         steps: of one optimizer.
         first: look only at so many of the first losses, to compare with a run that ended there.
     """
-    losses = steps.loss[~steps.missing["loss"]][:first]
+    losses = steps.measured("loss")[:first]
     tenth = losses[-max(1, len(losses) // 10) :]
     return float(tenth.mean()) if len(tenth) else math.nan
 

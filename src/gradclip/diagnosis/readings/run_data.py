@@ -63,7 +63,7 @@ class OptimizerRun:
     @cached_property
     def norms(self) -> Floats:
         """The norms before clipping that were measured, NaN and Inf included."""
-        return self.steps.norm[~self.steps.missing["norm"]]
+        return self.steps.measured("norm")
 
     @property
     def first_rate(self) -> float:
@@ -84,7 +84,8 @@ class RunData:
     status: str
     meta: Mapping[str, Any]
     optimizers: tuple[OptimizerRun, ...]
-    events: Sequence[tuple[int, tuple[Event, ...]]]
+    events: Sequence[tuple[int, int, tuple[Event, ...]]]
+    """Step, optimizer, and what led to it."""
 
     @property
     def title(self) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+import math
 from itertools import takewhile
-from typing import Final
 
 import numpy as np
 
-from gradclip.diagnosis.readings.event_order import Order, optimizers_of, orders_of
+from gradclip.diagnosis.readings.event_order import Order, orders_of
 from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 from gradclip.diagnosis.readings.weak_cache import weakly_cached
 from gradclip.runs import Event
@@ -19,16 +17,11 @@ __all__ = [
     "clips_after_backward",
     "clips_before_backward",
     "clips_of",
-    "clip_function",
     "conclusive_orders",
     "gradients_present",
     "tensors_reached",
     "value_at",
 ]
-
-PART: Final = re.compile(r"\b(\d+) of (\d+) tensors\)$")
-MEASURES: Final = re.compile(r"(?:max_norm=|_norm:)inf\b")
-"""A clipping to an infinite norm measures, and changes nothing."""
 
 
 @weakly_cached
@@ -77,19 +70,9 @@ def clips_before_backward(order: Order) -> list[Event]:
     return [] if any(map(_clips, after)) else [event for event in before if _clips(event)]
 
 
-def tensors_reached(clip: Event, optimizer: OptimizerRun) -> tuple[int, int]:
-    """Return how many of an optimizer's tensors a clipping reached, at least and at most.
-
-    One that took in several optimizers says only how many it reached of all of them together.
-    """
-    if re.search(r"\(no tensors?\b", clip.detail):
-        return 0, 0
-    found = PART.search(clip.detail)
-    if found is None:
-        return optimizer.tensors, optimizer.tensors
-    share, total = int(found[1]), int(found[2])
-    others = total - optimizer.tensors if len(optimizers_of(clip)) > 1 else 0
-    return max(0, share - others), min(share, optimizer.tensors)
+def tensors_reached(clip: Event) -> int:
+    """Return how many of its optimizer's tensors a clipping reached, at least: an old run file may not say."""
+    return clip.reached or 0 if clip.optimizer is not None else 0
 
 
 def gradients_present(optimizer: OptimizerRun) -> dict[int, int]:
@@ -99,9 +82,5 @@ def gradients_present(optimizer: OptimizerRun) -> dict[int, int]:
 
 
 def _clips(event: Event) -> bool:
-    return event.kind == "clip" and not MEASURES.search(event.detail)
-
-
-def clip_function(clips: Sequence[Event]) -> str:
-    """Return what was called, without what it reached: ``clip_grad_norm_``."""
-    return clips[0].detail.partition(" (")[0] if clips else ""
+    """Whether it may change something: a clipping to an infinite norm measures, no more."""
+    return event.kind == "clip" and event.threshold != math.inf

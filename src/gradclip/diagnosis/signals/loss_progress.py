@@ -29,7 +29,7 @@ def progress(run: RunData, optimizer: OptimizerRun) -> float | None:
     None where that says nothing: too few losses, one that ended as no number, one that swings around zero, or several
     optimizers, whose losses may work against each other.
     """
-    losses = optimizer.steps.loss[~optimizer.steps.missing["loss"]]
+    losses = optimizer.steps.measured("loss")
     if len(losses) < FEWEST or len(run.optimizers) > 1:
         return None
     tenth = len(losses) // 10

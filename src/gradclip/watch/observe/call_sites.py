@@ -1,23 +1,26 @@
-"""Where in the script things happen: file and line of each event, at its first time."""
+"""Where in the script things happen: file and line of each call, at its first time."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 import torch
 
+from gradclip.runs.schema import Event
 from gradclip.watch.observe.call_wrapper import FILE
 
 __all__ = ["CallSites"]
 
 MOST: Final = 100
-"""A script whose details never repeat must not fill the file."""
+"""A script whose calls never repeat must not fill the file."""
+MOST_LIMITS: Final = 50
+"""With more events than this, a limit that is new is left out: where limits move, steps differ in nothing else."""
 NOT_THE_SCRIPT: Final = (
     os.path.join(os.path.dirname(torch.__file__), ""),
     os.path.join(Path(__file__).parents[2], ""),
@@ -26,38 +29,33 @@ NOT_THE_SCRIPT: Final = (
     functools.__file__,
 )
 """How the files begin through which a call comes on its way from the script to here."""
-LABS: Final = os.path.join(Path(__file__).parents[1], "labs", "")
+LABS: Final = os.path.join(Path(__file__).parents[2], "labs", "")
 """The library's own experiments are scripts, too."""
 
 
 class CallSites:
-    """Remember where each event was seen first; every later one costs a look into a set.
+    """Remember where each event was seen first; every later one costs a look into a dictionary."""
 
-    Args:
-        note: is given all places, by ``"kind detail"``, whenever there is a new one.
-    """
-
-    def __init__(self, note: Callable[[Mapping[str, str]], object]) -> None:
-        self._note = note
+    def __init__(self) -> None:
         self._start = _folder()
-        self._seen = {("forward", "")}  # it is told of when backward is called, which is another line
-        self._places: dict[str, str] = {}
+        forward = Event("forward")
+        self._seen = {forward: forward}  # it is told of when backward is called, which is another line
 
-    def see(self, kind: str, detail: str) -> None:
-        """An event happens; the call comes from the script, through PyTorch and this library."""
-        if (kind, detail) in self._seen or len(self._seen) > MOST:
-            return
-        self._seen.add((kind, detail))
-        place = self._in_script()
-        if place is not None:
-            self._places[f"{kind} {detail}".strip()] = place
-            self._note(self._places)
+    def placed(self, event: Event) -> Event:
+        """An event happens; return it with its place: the call comes from the script, through PyTorch and this library."""
+        known = self._seen.get(event)
+        if known is None and len(self._seen) > MOST_LIMITS and event.threshold not in (None, math.inf):
+            event = event._replace(threshold=None)
+            known = self._seen.get(event)
+        if known is None and len(self._seen) <= MOST:
+            known = self._seen[event] = event._replace(place=self._in_script())
+        return known or event
 
-    def _in_script(self) -> str | None:
+    def _in_script(self) -> str:
         frame = sys._getframe(1)
         while (name := frame.f_code.co_filename).startswith(NOT_THE_SCRIPT) and not name.startswith(LABS):
             if frame.f_back is None:
-                return None
+                return ""
             frame = frame.f_back
         return f"{self._shown(frame.f_code.co_filename)}:{frame.f_lineno}"
 

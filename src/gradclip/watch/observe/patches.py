@@ -6,7 +6,6 @@ watching itself does wrong is caught, said once, and ends the watching, never th
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import types
@@ -19,6 +18,7 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 import gradclip.torch as own
+from gradclip.runs.schema import Event
 from gradclip.torch import Clipper
 from gradclip.watch.observe.call_wrapper import Call, wrapper
 from gradclip.watch.observe.replace_clipping import ReplaceClipping
@@ -156,10 +156,9 @@ class Patches:
         if call.note is None:
             return
         bound = call.argument(1, "clip_value" if "value" in name else "max_norm")
-        order = 2.0 if "value" in name else call.argument(2, "norm_type", 2.0)
-        kind = name if order == 2 else f"{name} norm_type={order}"
-        kind += " max_norm=inf" if isinstance(bound, float) and bound == math.inf else ""  # it measures, no more
-        self._notify(self._session.after_clip, call.note, kind, bound if isinstance(bound, Tensor) else float(bound))
+        norm = None if "value" in name else float(call.argument(2, "norm_type", 2.0))
+        clip = Event("clip", function=name, norm=norm)
+        self._notify(self._session.after_clip, call.note, clip, bound if isinstance(bound, Tensor) else float(bound))
 
     def _before_own_clip(self, call: Call) -> None:
         clipper = call.args[0]
@@ -171,7 +170,8 @@ class Patches:
         clipper, result = call.args[0], call.result
         limits = result.limits
         limit = float(limits) if isinstance(limits, (int, float)) else limits if limits.numel() == 1 else None
-        self._notify(self._session.after_clip, clipper.parameters, str(clipper.clipping), limit, result)
+        clip = Event("clip", function=str(clipper.clipping))
+        self._notify(self._session.after_clip, clipper.parameters, clip, limit, result)
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         closure = args[1] if len(args) > 1 else kwargs.get("closure")

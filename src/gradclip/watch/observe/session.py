@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from gradclip.result import ClipResult
+from gradclip.runs.schema import Event
 from gradclip.watch.observe.call_sites import CallSites
-from gradclip.watch.observe.clip_coverage import clip_coverage, optimizer_label
 from gradclip.watch.observe.gradient_resets import GradientResets
 from gradclip.watch.observe.manual_loop import ManualLoop
 from gradclip.watch.observe.missing_steps import MissingSteps
@@ -66,7 +66,7 @@ class Session:
         self._streams = StreamRegistry(self.only, self.names)
         self._open: dict[int, OpenStep] = {}
         self._clipping: list[Stream] = []
-        self._log = StepLog(CallSites(lambda places: self.recorder.writer.update_meta(places=places)))
+        self._log = StepLog(CallSites())
         self._resets, self._missing_steps = GradientResets(), MissingSteps()
         for optimizer in self.only:
             self._missing_steps.made(optimizer, self._streams.number(optimizer))
@@ -118,11 +118,12 @@ class Session:
                 opened.before = stream.grad_norms()
 
     def after_clip(
-        self, parameters: Sequence[Tensor], kind: str, threshold: Tensor | float | None, result: ClipResult | None = None
+        self, parameters: Sequence[Tensor], clip: Event, threshold: Tensor | float | None, result: ClipResult | None = None
     ) -> None:
         """Gradients were clipped: by which function, to which threshold, and what this library says of it."""
         if self._clipping or not self.only:  # else it is another model's
-            self._log.event("clip", kind + clip_coverage(self._clipping, parameters))
+            limit = threshold if isinstance(threshold, float) else None
+            self._log.clip(self._clipping, parameters, clip._replace(threshold=limit))
         self._resets.after_clip(self._clipping)
         for stream in self._clipping:
             opened = self._opened(stream)
@@ -141,8 +142,8 @@ class Session:
         if stream is None:
             return
         if not closure and self._resets.is_stale(stream):  # a closure resets them later
-            self._log.event("stale", optimizer_label(stream))
-        self._log.event("step", optimizer_label(stream))
+            self._log.event(Event("stale", stream.number))
+        self._log.event(Event("step", stream.number))
         opened = self._opened(stream)
         if opened.in_step:  # an exception ended the last step, and the script went on
             opened = self._open[stream.number] = OpenStep()
@@ -177,8 +178,9 @@ class Session:
 
     def zero_grad(self, optimizer: torch.optim.Optimizer | None = None) -> None:
         """``zero_grad()`` of an optimizer, or of a module, was called."""
-        if optimizer is None or self._streams.of(optimizer) is not None:
-            self._log.event("zero_grad")
+        stream = None if optimizer is None else self._streams.of(optimizer)
+        if optimizer is None or stream is not None:
+            self._log.event(Event("zero_grad", None if stream is None else stream.number))
 
     def scaled(self, loss: Tensor, result: Any) -> None:
         """A GradScaler scaled a loss; the loss that is shown is the one before."""
@@ -189,7 +191,7 @@ class Session:
         stream = self._streams.of(optimizer)
         if stream is None:
             return
-        self._log.event("unscale", optimizer_label(stream))
+        self._log.event(Event("unscale", stream.number))
         opened = self._open.get(stream.number)
         if opened is not None and opened.before is not None and scale is not None:
             opened.before = divide_by_scale(opened.before, scale)
@@ -207,7 +209,7 @@ class Session:
         stream = self._streams.of(optimizer)
         if stream is not None and stream.step == count:
             self._opened(stream).skipped = True
-            self._log.event("step", "dropped by the GradScaler")
+            self._log.event(Event("step", stream.number, detail="dropped by the GradScaler"))
             self._finish(stream)
 
     def close(self, status: str = "finished", exit_code: int | None = None) -> None:

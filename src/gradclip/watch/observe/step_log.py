@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from gradclip.runs.schema import Event
 from gradclip.watch.observe.call_sites import CallSites
+from gradclip.watch.record.stream import Stream
 
 __all__ = ["StepLog"]
 
@@ -18,12 +20,14 @@ MOST_LOSSES: Final = 64
 MOST_EVENTS: Final = 512
 """A loop that never steps must not fill the memory."""
 
+FORWARD, BACKWARD = Event("forward"), Event("backward")
+
 
 class StepLog:
     """Losses and events, gathered until a step takes them.
 
     Args:
-        places: is told of each event, as it happens.
+        places: gives each event its place, as it happens.
     """
 
     def __init__(self, places: CallSites) -> None:
@@ -33,13 +37,23 @@ class StepLog:
         self._events: list[Event] = []
         self._scaled: tuple[weakref.ref[Tensor], Tensor] | None = None
 
-    def event(self, kind: str, detail: str = "") -> None:
+    def event(self, event: Event, sequence: int | None = None) -> None:
         """Something happened."""
-        self._places.see(kind, detail)
+        placed = self._places.placed(event)
         if len(self._events) < MOST_EVENTS:
-            self._events.append(Event(kind, detail))
-        elif len(self._events) == MOST_EVENTS:
-            self._events.append(Event("warning", "and so on"))
+            self._events.append(placed if sequence is None else placed._replace(sequence=sequence))
+        elif self._events[-1].kind != "cut":
+            self._events.append(Event("cut"))
+
+    def clip(self, streams: Sequence[Stream], parameters: Sequence[Tensor], clip: Event) -> None:
+        """Parameters were clipped by one call, which is an event of each stream that has any of them."""
+        if not streams:
+            self.event(clip._replace(reached=len(parameters), owned=0))
+            return
+        sequence = len(self._events) if len(streams) > 1 else None
+        for stream in sorted(streams, key=lambda one: one.number):
+            reached, owned = stream.share_of(parameters), len(stream)
+            self.event(clip._replace(optimizer=stream.number, reached=reached, owned=owned), sequence)
 
     def scaled(self, loss: Tensor, result: Any) -> None:
         """A GradScaler scaled a loss; the loss that counts is the one before."""
@@ -48,8 +62,8 @@ class StepLog:
 
     def backward(self, tensor: Tensor, counts: bool = True) -> None:
         """``backward`` runs on a tensor; the first one after a step begins the next step's losses."""
-        self.event("forward")
-        self.event("backward")
+        self.event(FORWARD)
+        self.event(BACKWARD)
         if not counts:
             return
         if self._taken:

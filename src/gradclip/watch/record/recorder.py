@@ -158,7 +158,7 @@ class Recorder:
         )  # fmt: skip
         self._count(row, before, self._described[m.stream.number])
         self.writer.add_step(row)
-        self.writer.add_events(m.step, m.events)
+        self.writer.add_events(m.step, m.stream.number, m.events)
         if m.tensor_rows:
             self._write_tensors(m, before, after, weights, update)
 

@@ -52,7 +52,8 @@ def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
         return
     evidence = (found.norm, *largest_layer(optimizer, found.norm.step or found.step), found.harm)
     fix = explosion_fix(run, optimizer, found)
-    yield Symptom("error", _sentence(found), evidence, fix, "certain" if found.fatal else "likely", call_site_of(run, "step"))
+    place = call_site_of(run, optimizer, "step")
+    yield Symptom("error", _sentence(found), evidence, fix, "certain" if found.fatal else "likely", place)
 
 
 def _raised(optimizer: OptimizerRun, found: Explosion) -> bool:

@@ -99,7 +99,7 @@ def _reached(run: RunData, optimizer: OptimizerRun, reached: Mask) -> Symptom:
     if explosion is not None and explosion.step <= step:
         sentence = f"{sentence[:-1]}; the norm had exploded before."
         fix = explosion_fix(run, optimizer, explosion)
-    evidence, place = tuple(_evidence(optimizer, at, broken)), call_site_of(run, "backward")
+    evidence, place = tuple(_evidence(optimizer, at, broken)), call_site_of(run, optimizer, "backward")
     if lost:
         return Symptom("error", sentence, evidence, fix, "certain", place)
     return Symptom("warning", sentence, evidence, fix, "likely", place)
@@ -117,9 +117,8 @@ def _dropped(run: RunData, optimizer: OptimizerRun) -> Symptom:
     )
     evidence = (Evidence("share of steps with a NaN or Inf", share, OFTEN), *_evidence(optimizer, at, broken))
     often = share > OFTEN or _stretch(bad)[1] >= SEARCH
-    return Symptom(
-        "warning" if often else "note", sentence, evidence, _fix(optimizer, at), "certain", call_site_of(run, "backward")
-    )
+    place = call_site_of(run, optimizer, "backward")
+    return Symptom("warning" if often else "note", sentence, evidence, _fix(optimizer, at), "certain", place)
 
 
 def _notable(optimizer: OptimizerRun) -> bool:

@@ -53,7 +53,7 @@ def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
     )
     rate = Evidence("learning rate", jump.after, ABOVE * jump.highest, jump.step)
     norm = _norm(optimizer, jump.step)
-    yield Symptom("error", sentence, (rate, *norm, jump.harm), _fix(jump), "likely", call_site_of(run, "step"))
+    yield Symptom("error", sentence, (rate, *norm, jump.harm), _fix(jump), "likely", call_site_of(run, optimizer, "step"))
 
 
 def _fix(jump: Jump) -> str:

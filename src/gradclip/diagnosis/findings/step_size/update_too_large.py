@@ -66,7 +66,8 @@ def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
     )
     begun, ended = float(losses[0]), float(np.median(losses[-(len(losses) // 3) :]))
     evidence = (found, Evidence("median loss of the last third", ended, begun))
-    yield Symptom("warning", sentence, evidence, rate_fix(optimizer, found.value), "likely", call_site_of(run, "step"))
+    place = call_site_of(run, optimizer, "step")
+    yield Symptom("warning", sentence, evidence, rate_fix(optimizer, found.value), "likely", place)
 
 
 def _at_once(ratios: Ratios) -> Evidence | None:

@@ -73,7 +73,7 @@ def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
         Evidence("update norm / weight norm, median over layers and samples", middle, SMALL),
         Evidence("median gradient norm", norm, TINY),
     )
-    yield Symptom("warning", sentence, evidence, rate_fix(optimizer, middle), "possible", call_site_of(run, "step"))
+    yield Symptom("warning", sentence, evidence, rate_fix(optimizer, middle), "possible", call_site_of(run, optimizer, "step"))
 
 
 def _warming(optimizer: OptimizerRun) -> bool:

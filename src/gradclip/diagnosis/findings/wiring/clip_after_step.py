@@ -29,7 +29,6 @@ from collections.abc import Iterator
 
 from gradclip.diagnosis.finding import Symptom
 from gradclip.diagnosis.formatting import percent
-from gradclip.diagnosis.readings.event_order import call_site_of
 from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 from gradclip.diagnosis.signals.clip_events import clips_before_backward, conclusive_orders
 from gradclip.diagnosis.signals.step_share import share_of_steps
@@ -54,4 +53,4 @@ def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
     if evidence is None:
         return
     sentence = f"Gradients are clipped after optimizer.step() at {percent(evidence.value)} of steps: no step was clipped by it."
-    yield Symptom("error", sentence, (evidence,), FIX, "certain", call_site_of(run, "clip", [late[0].detail]))
+    yield Symptom("error", sentence, (evidence,), FIX, "certain", late[0].place)

@@ -30,7 +30,7 @@ from collections.abc import Iterator
 
 from gradclip.diagnosis.finding import Symptom
 from gradclip.diagnosis.formatting import percent
-from gradclip.diagnosis.readings.event_order import Order, call_site_of, clipping_known
+from gradclip.diagnosis.readings.event_order import Order, clipping_known
 from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 from gradclip.diagnosis.signals.clip_events import clips_before_backward, clips_by_backward, conclusive_orders, tensors_reached
 from gradclip.diagnosis.signals.step_share import share_of_steps
@@ -47,11 +47,11 @@ gradclip.attach(optimizer, "global_norm:1.0")"""
 def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
     """Detect clippings that come too early for the step."""
     orders = conclusive_orders(run, optimizer)
-    yield from _before_all(run, orders)
-    yield from _between(run, optimizer, orders)
+    yield from _before_all(orders)
+    yield from _between(optimizer, orders)
 
 
-def _before_all(run: RunData, orders: list[Order]) -> Iterator[Symptom]:
+def _before_all(orders: list[Order]) -> Iterator[Symptom]:
     if not orders or not clips_before_backward(orders[0]):
         return
     evidence = share_of_steps(
@@ -60,11 +60,10 @@ def _before_all(run: RunData, orders: list[Order]) -> Iterator[Symptom]:
     if evidence is None:
         return
     sentence = f"Gradients are clipped before backward() computes them at {percent(evidence.value)} of steps: none is clipped."
-    place = call_site_of(run, "clip", [clips_before_backward(orders[0])[0].detail])
-    yield Symptom("error", sentence, (evidence,), FIX, "certain", place)
+    yield Symptom("error", sentence, (evidence,), FIX, "certain", clips_before_backward(orders[0])[0].place)
 
 
-def _between(run: RunData, optimizer: OptimizerRun, orders: list[Order]) -> Iterator[Symptom]:
+def _between(optimizer: OptimizerRun, orders: list[Order]) -> Iterator[Symptom]:
     early = [clip for order in orders for clip in _too_early(order, optimizer)]
     what = "share of steps in which backward() added to clipped gradients"
     evidence = share_of_steps(what, orders, lambda order: bool(_too_early(order, optimizer)))
@@ -73,7 +72,7 @@ def _between(run: RunData, optimizer: OptimizerRun, orders: list[Order]) -> Iter
     sentence = (
         f"At {percent(evidence.value)} of steps backward() adds to gradients after they were clipped, and none is clipped then."
     )
-    yield Symptom("warning", sentence, (evidence,), FIX, "likely", call_site_of(run, "clip", [early[0].detail]))
+    yield Symptom("warning", sentence, (evidence,), FIX, "likely", early[0].place)
 
 
 def _too_early(order: Order, optimizer: OptimizerRun) -> list[Event]:
@@ -81,4 +80,4 @@ def _too_early(order: Order, optimizer: OptimizerRun) -> list[Event]:
     parts = clips_by_backward(order)
     if parts[-1] or clipping_known(optimizer, order.step):
         return []
-    return [clip for part in parts[1:-1] for clip in part if tensors_reached(clip, optimizer)[0] >= optimizer.tensors > 0]
+    return [clip for part in parts[1:-1] for clip in part if tensors_reached(clip) >= optimizer.tensors > 0]

@@ -37,7 +37,7 @@ import numpy as np
 from gradclip.diagnosis.evidence import Evidence
 from gradclip.diagnosis.finding import Symptom
 from gradclip.diagnosis.formatting import number, percent
-from gradclip.diagnosis.readings.event_order import Order, call_site_of
+from gradclip.diagnosis.readings.event_order import Order
 from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 from gradclip.diagnosis.signals.clip_events import clips_after_backward, conclusive_orders, value_at
 from gradclip.diagnosis.signals.step_share import share_of_steps
@@ -71,9 +71,7 @@ def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
     )
     sentence += f": the threshold {number(seen[0])} acts like {number(np.nanmedian(limits / scales))}." if len(seen) else "."
     evidence = (share, Evidence("loss scale", float(scales[0]), 1.0, bad[0].step))
-    yield Symptom(
-        "error", sentence, evidence, FIX, "certain", call_site_of(run, "clip", [clips_after_backward(bad[0])[0].detail])
-    )
+    yield Symptom("error", sentence, evidence, FIX, "certain", clips_after_backward(bad[0])[0].place)
 
 
 def _is_scaled(order: Order) -> bool:

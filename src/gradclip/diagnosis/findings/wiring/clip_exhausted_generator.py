@@ -30,12 +30,10 @@ from collections.abc import Iterator
 
 from gradclip.diagnosis.finding import Symptom
 from gradclip.diagnosis.formatting import percent
-from gradclip.diagnosis.readings.event_order import Order, call_site_of
+from gradclip.diagnosis.readings.event_order import Order
 from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 from gradclip.diagnosis.signals.clip_events import clips_of, conclusive_orders
 from gradclip.diagnosis.signals.step_share import share_of_steps
-
-NOTHING = "(no tensors)"
 
 FIX = """\
 parameters = list(model.parameters())  # a list can be read again and again
@@ -50,9 +48,9 @@ def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
         return
     first = next(order for order in orders if _is_empty(order))
     sentence = f"The clipping is called without a single tensor at {percent(evidence.value)} of steps: nothing is clipped."
-    yield Symptom("error", sentence, (evidence,), FIX, "certain", call_site_of(run, "clip", [clips_of(first)[0].detail]))
+    yield Symptom("error", sentence, (evidence,), FIX, "certain", clips_of(first)[0].place)
 
 
 def _is_empty(order: Order) -> bool:
     clips = clips_of(order)
-    return bool(clips) and all(clip.detail.endswith(NOTHING) for clip in clips)
+    return bool(clips) and all(clip.reached == 0 for clip in clips)

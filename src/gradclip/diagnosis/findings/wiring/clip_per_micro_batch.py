@@ -35,7 +35,7 @@ from collections.abc import Iterator
 from gradclip.diagnosis.evidence import Evidence
 from gradclip.diagnosis.finding import Symptom
 from gradclip.diagnosis.formatting import percent
-from gradclip.diagnosis.readings.event_order import Order, call_site_of
+from gradclip.diagnosis.readings.event_order import Order
 from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 from gradclip.diagnosis.signals.clip_events import clips_by_backward, conclusive_orders, tensors_reached
 from gradclip.diagnosis.signals.step_share import cached_by_events, share_of_steps
@@ -65,7 +65,7 @@ def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
     times = sum(bool(part) for part in clips_by_backward(bad[0]))
     sentence = f"Gradients are clipped after each of {times} backward() calls of a step, at {percent(share.value)} of steps."
     clip = _repeated_clip(bad[0], optimizer)
-    place = call_site_of(run, "clip", [clip.detail if clip else ""])
+    place = clip.place if clip else ""
     yield Symptom("warning", sentence, (share, Evidence("clippings in a step", times, 1, bad[0].step)), FIX, "likely", place)
 
 
@@ -73,10 +73,10 @@ def _repeated_clip(order: Order, optimizer: OptimizerRun) -> Event | None:
     """The clipping that reached the same tensors after several ``backward()``: all its calls reached more than there are."""
     if _by_closure(order):
         return None
-    parts = [Counter(part) for part in clips_by_backward(order)[1:]]
+    parts = [Counter(clip._replace(sequence=None) for clip in part) for part in clips_by_backward(order)[1:]]
     calls: Counter[Event] = sum(parts, Counter())
     often = (clip for clip in calls if sum(clip in part for part in parts) > 1)
-    return next((clip for clip in often if calls[clip] * tensors_reached(clip, optimizer)[0] > optimizer.tensors), None)
+    return next((clip for clip in often if calls[clip] * tensors_reached(clip) > optimizer.tensors), None)
 
 
 def _by_closure(order: Order) -> bool:

@@ -27,12 +27,11 @@ from collections.abc import Iterator
 from gradclip.diagnosis.evidence import Evidence
 from gradclip.diagnosis.finding import Symptom
 from gradclip.diagnosis.formatting import percent
-from gradclip.diagnosis.readings.event_order import Order, call_site_of
+from gradclip.diagnosis.readings.event_order import Order, calls_of
 from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 from gradclip.diagnosis.signals.clip_events import clips_of, conclusive_orders, gradients_present, tensors_reached
 from gradclip.diagnosis.signals.step_share import cached_by_events, share_of_steps
-
-UNTRAINED = "(no tensor that is trained)"
+from gradclip.runs import Event
 
 FIX = """\
 parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -46,14 +45,14 @@ def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
     orders = conclusive_orders(run, optimizer)
     none = share_of_steps("share of steps at which no trained tensor was clipped", orders, cached_by_events(_reaches_none))
     if none is not None:
-        first = next(clip for order in orders for clip in clips_of(order) if clip.detail.endswith(UNTRAINED))
+        first = next(clip for order in orders for clip in clips_of(order) if _is_untrained(clip))
         sentence = f"The clipping reaches no tensor that is trained, at {percent(none.value)} of steps: nothing is clipped."
-        yield Symptom("error", sentence, (none,), FIX, "likely", call_site_of(run, "clip", [first.detail]))
+        yield Symptom("error", sentence, (none,), FIX, "likely", first.place)
         return
-    yield from _part(run, optimizer, orders)
+    yield from _part(optimizer, orders)
 
 
-def _part(run: RunData, optimizer: OptimizerRun, orders: list[Order]) -> Iterator[Symptom]:
+def _part(optimizer: OptimizerRun, orders: list[Order]) -> Iterator[Symptom]:
     there = gradients_present(optimizer)
     counted = [order for order in orders if order.step in there]
     most = cached_by_events(lambda order: _most(order, optimizer))
@@ -65,15 +64,20 @@ def _part(run: RunData, optimizer: OptimizerRun, orders: list[Order]) -> Iterato
     reached, of = _most(missed[0], optimizer), there[missed[0].step]
     sentence = f"At most {reached} of {of} tensors with gradients are clipped, at {percent(share.value)} of steps."
     evidence = (share, Evidence("tensors clipped", reached, of, missed[0].step))
-    yield Symptom("warning", sentence, evidence, FIX, "possible", call_site_of(run, "clip", [clips_of(missed[0])[0].detail]))
+    yield Symptom("warning", sentence, evidence, FIX, "possible", clips_of(missed[0])[0].place)
 
 
 def _reaches_none(order: Order) -> bool:
     """Whether all that was clipped is nobody's."""
     clips = clips_of(order)
-    return bool(clips) and all(clip.detail.endswith(UNTRAINED) for clip in clips)
+    return bool(clips) and all(map(_is_untrained, clips))
+
+
+def _is_untrained(clip: Event) -> bool:
+    return clip.optimizer is None and clip.reached != 0
 
 
 def _most(order: Order, optimizer: OptimizerRun) -> int:
-    """How many tensors all clippings of a step reached, if they reached none twice."""
-    return sum(tensors_reached(clip, optimizer)[1] for clip in clips_of(order))
+    """How many tensors all clippings of a step reached, if none twice; one of several optimizers may mean to leave some out."""
+    shared = {clip for call in calls_of(order.events) if len(call) > 1 for clip in call}
+    return sum(optimizer.tensors if clip in shared else tensors_reached(clip) for clip in clips_of(order))

@@ -30,20 +30,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from gradclip.diagnosis.event_text import function_text
 from gradclip.diagnosis.evidence import Evidence
 from gradclip.diagnosis.finding import Confidence, Symptom
 from gradclip.diagnosis.formatting import number, percent
-from gradclip.diagnosis.readings.event_order import Order, call_site_of
+from gradclip.diagnosis.readings.event_order import Order
 from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 from gradclip.diagnosis.signals.clip_events import (
-    clip_function,
     clips_after_backward,
     conclusive_orders,
     tensors_reached,
     value_at,
 )
 from gradclip.diagnosis.signals.step_share import cached_by_events, share_of_steps
-from gradclip.runs import Event
 
 TIGHTER: Final = 0.999
 """A norm below this share of its threshold was held there by another one: a clipping leaves the threshold to 6 digits."""
@@ -63,12 +62,12 @@ def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
     share = share_of_steps("share of steps clipped twice", orders, is_twice)
     if share is None:
         return
-    functions = list(dict.fromkeys(clip_function([clip]) for clip in clips_after_backward(twice[0])))
+    functions = list(dict.fromkeys(function_text(clip) for clip in clips_after_backward(twice[0])))
     called = f"twice by {functions[0]}" if len(functions) == 1 else f"by {' and '.join(functions)}"
     sentence = f"The same gradients are clipped {called} before one step, at {percent(share.value)} of steps"
-    comparable = len(functions) == 1 and "norm_type" not in functions[0]  # what is recorded are 2-norms
+    comparable = len(functions) == 1 and clips_after_backward(twice[0])[0].norm in (None, 2.0)  # what is recorded are 2-norms
     tighter = _tighter(optimizer, twice) if comparable else None
-    place = call_site_of(run, "clip", [clips_after_backward(twice[0])[0].detail])
+    place = clips_after_backward(twice[0])[0].place
     if tighter is None:
         sure: Confidence = (
             "certain" if len(functions) > 1 else "possible"
@@ -80,11 +79,7 @@ def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
 
 
 def _is_twice(order: Order, optimizer: OptimizerRun) -> bool:
-    return _reached(clips_after_backward(order), optimizer) > optimizer.tensors > 0
-
-
-def _reached(clips: Sequence[Event], optimizer: OptimizerRun) -> int:
-    return sum(tensors_reached(clip, optimizer)[0] for clip in clips)
+    return sum(map(tensors_reached, clips_after_backward(order))) > optimizer.tensors > 0
 
 
 def _tighter(optimizer: OptimizerRun, orders: Sequence[Order]) -> Evidence | None:

@@ -47,7 +47,7 @@ def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
     if share is None:
         return
     sentence = f"Gradients are reset between backward() and the step at {percent(share.value)} of steps: the norm there is 0."
-    yield Symptom("error", sentence, (share,), FIX, "certain", call_site_of(run, "zero_grad"))
+    yield Symptom("error", sentence, (share,), FIX, "certain", call_site_of(run, optimizer, "zero_grad"))
 
 
 def _is_reset(order: Order) -> bool:

@@ -58,7 +58,7 @@ def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
     sentence = f"Gradients are not reset between steps at {percent(share.value)} of them: each adds to those before"
     grown = _grown(optimizer)
     sentence += f", and their norm has grown to {number(grown.value)} times its first." if grown else "."
-    place = call_site_of(run, "step", ["", f"optimizer {optimizer.number}"][optimizer.number > 0 :])
+    place = call_site_of(run, optimizer, "step")
     yield Symptom("error", sentence, (share, *([grown] if grown else [])), FIX, "certain", place)
 
 
@@ -67,8 +67,8 @@ def _is_stale(order: Order) -> bool:
 
 
 def _by_closures(run: RunData) -> bool:
-    """Whether ``backward`` runs inside of ``step``: behind the last one of its number nothing else is kept."""
-    patterns = {tuple(kind for kind, _ in events) for _, events in run.events}
+    """Whether ``backward`` runs inside of ``step``: behind it nothing else is kept."""
+    patterns = {tuple(event.kind for event in events) for *_, events in run.events}
     return any("step" in kinds and "backward" in kinds[len(kinds) - kinds[::-1].index("step") :] for kinds in patterns)
 
 
