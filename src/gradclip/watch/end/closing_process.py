@@ -22,15 +22,16 @@ __all__ = ["ClosingProcess"]
 ROOT: Final = str(Path(__file__).absolute().parents[3])
 """The folder that this package lies in."""
 CODE: Final = """
-import json, sys
+import gc, json, sys
+gc.disable()
 sys.path += json.loads(sys.argv.pop())
 import site
 site.main()
 from gradclip.watch.end.closing_lines import main
 main()
 """
-"""Isolated, the path holds the standard library alone; this package comes behind it, and before all else. So neither a
-``json.py`` nor a ``gradclip.py`` in the current folder is taken for the real one."""
+"""So short a process has nothing to collect. Isolated, the path holds the standard library alone; this package comes behind
+it, and before all else: neither a ``json.py`` nor a ``gradclip.py`` in the current folder is taken for the real one."""
 
 
 @dataclass(frozen=True)
