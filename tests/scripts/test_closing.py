@@ -17,12 +17,14 @@ from tests.scripts.test_programs import same
 
 SCRIPT = """\
 import os, signal, sys, time
+
+os.makedirs("elsewhere", exist_ok=True)
+os.chdir("elsewhere")
+
 import torch
 
 model = torch.nn.Linear(3, 1)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-os.makedirs("elsewhere", exist_ok=True)
-os.chdir("elsewhere")
 for step in range(12):
     optimizer.zero_grad()
     model(torch.ones(4, 3)).sum().backward()
@@ -52,9 +54,9 @@ FORMATTING = "gradclip.diagnosis.formatting"
 NAMESAKES = ("gradclip", "html", "plotly", "typer", "rich", "sitecustomize")
 
 
-def script(folder, ending=""):
-    """Write the script that ends in some way, and return its words."""
-    (folder / "train.py").write_text(SCRIPT.replace("ENDING", ending))
+def script(folder, ending="", goes="elsewhere"):
+    """Write the script that goes to a folder and ends in some way, and return its words."""
+    (folder / "train.py").write_text(SCRIPT.replace("ENDING", ending).replace("elsewhere", goes))
     return ["train.py"]
 
 
@@ -140,7 +142,7 @@ def test_what_lies_in_the_current_folder_is_not_taken_for_a_module(tmp_path):
     log = tmp_path / "executed"
     for name in NAMESAKES:
         (tmp_path / f"{name}.py").write_text(NAMESAKE.format(log=str(log)))
-    words = script(tmp_path)
+    words = script(tmp_path, goes=".")
     usual = plain(words, tmp_path)
     by_itself = log.read_text() if log.exists() else ""
     log.unlink(missing_ok=True)
@@ -157,7 +159,7 @@ def test_a_path_with_the_current_folder_in_it_still_leads_to_the_real_modules(tm
     paths = os.pathsep.join([".", *filter(None, [os.environ.get("PYTHONPATH")])])
     # What the command itself imports is not asked here.
     start = "import sys; sys.path.remove(sys.argv[1]); del sys.argv[1]; from gradclip.cli import app; app(prog_name='gradclip')"
-    done = python("-P", "-c", start, tmp_path, "run", *script(tmp_path), cwd=tmp_path, PYTHONPATH=paths)
+    done = python("-P", "-c", start, tmp_path, "run", *script(tmp_path, goes="."), cwd=tmp_path, PYTHONPATH=paths)
     assert done.code == 0, done.stderr
     assert (tmp_path / done.said[-1].removeprefix("report  ")).is_file()
 
