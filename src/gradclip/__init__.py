@@ -6,7 +6,8 @@
     copies = gradclip.clip(grads, gradclip.value(-0.5, 0.5))         # out of place
     handle = gradclip.attach(optimizer, "global_norm:1.0")     # inside optimizer.step(), for every step
 
-Importing this package loads no framework; the names that need PyTorch load it when they are first used.
+Importing this package loads next to nothing; its names are loaded when they are first used, and PyTorch with those that need
+it.
 """
 
 from __future__ import annotations
@@ -14,59 +15,58 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from gradclip.chain import Chain
-from gradclip.clipping import Clipping
-from gradclip.errors import GradclipError, NonFiniteGradientError, RecipeError, StateError, TargetError
-from gradclip.nonfinite import Propagate, Raise, Skip, Zero
-from gradclip.norms import L1, L2, LINF, RMS, Norm
-from gradclip.recipes import (
-    adagc,
-    agc,
-    aggc,
-    auto,
-    autoclip,
-    block_rms,
-    global_norm,
-    group_norm,
-    norm_growth,
-    normalize,
-    quantile,
-    skip_step,
-    spam,
-    stable_spam,
-    tensor_norm,
-    trust,
-    value,
-    zclip,
-)
-from gradclip.rescales import Band, Clamp, Drop, Hard, Normalize, Soft
-from gradclip.result import ClipResult
-from gradclip.scopes import Global, PerElement, PerGroup, PerTensor, PerUnit
-from gradclip.spelling import parse
-from gradclip.thresholds import (
-    Bounds,
-    Constant,
-    Cosine,
-    Ema,
-    EmaRatio,
-    Growth,
-    Linear,
-    Mean,
-    Minimum,
-    Moments,
-    Outlier,
-    Percentile,
-    Quantile,
-    Relative,
-    Schedule,
-    SecondMoment,
-    Stride,
-    Trust,
-    Typical,
-    ZScore,
-)
-
 if TYPE_CHECKING:
+    from gradclip.chain import Chain
+    from gradclip.clipping import Clipping
+    from gradclip.errors import GradclipError, NonFiniteGradientError, RecipeError, StateError, TargetError
+    from gradclip.nonfinite import Propagate, Raise, Skip, Zero
+    from gradclip.norms import L1, L2, LINF, RMS, Norm
+    from gradclip.recipes import (
+        adagc,
+        agc,
+        aggc,
+        auto,
+        autoclip,
+        block_rms,
+        global_norm,
+        group_norm,
+        norm_growth,
+        normalize,
+        quantile,
+        skip_step,
+        spam,
+        stable_spam,
+        tensor_norm,
+        trust,
+        value,
+        zclip,
+    )
+    from gradclip.rescales import Band, Clamp, Drop, Hard, Normalize, Soft
+    from gradclip.result import ClipResult
+    from gradclip.scopes import Global, PerElement, PerGroup, PerTensor, PerUnit
+    from gradclip.spelling import parse
+    from gradclip.thresholds import (
+        Bounds,
+        Constant,
+        Cosine,
+        Ema,
+        EmaRatio,
+        Growth,
+        Linear,
+        Mean,
+        Minimum,
+        Moments,
+        Outlier,
+        Percentile,
+        Quantile,
+        Relative,
+        Schedule,
+        SecondMoment,
+        Stride,
+        Trust,
+        Typical,
+        ZScore,
+    )
     from gradclip.torch import Attachment, Clipper, InBackward, attach, clip, clip_, tensor_norms
     from gradclip.watch.api import Recording, record
 
@@ -95,15 +95,24 @@ _WITH_TORCH = {
     **dict.fromkeys(("Attachment", "Clipper", "InBackward", "attach", "clip", "clip_", "tensor_norms"), "gradclip.torch"),
     **dict.fromkeys(("Recording", "record"), "gradclip.watch.api"),
 }
+_ALGEBRA = (
+    "chain", "clipping", "errors", "nonfinite", "norms", "recipes", "rescales", "result", "scopes", "spelling", "thresholds",
+)  # fmt: skip
+"""The modules that the other names come from."""
 
 
 def __getattr__(name: str) -> Any:
-    """Load what needs PyTorch when it is first asked for."""
-    if name not in _WITH_TORCH:
+    """Load a name when it is first used: the algebra all at once, and what needs PyTorch by itself."""
+    if name in _WITH_TORCH:
+        globals()[name] = getattr(import_module(_WITH_TORCH[name]), name)
+    elif name in _ALGEBRA:
+        return import_module(f"gradclip.{name}")
+    elif name in __all__:
+        for module in (import_module(f"gradclip.{part}") for part in _ALGEBRA):
+            globals().update({public: getattr(module, public) for public in module.__all__ if public in __all__})
+    if name not in globals():
         raise AttributeError(f"module 'gradclip' has no attribute {name!r}")
-    found = getattr(import_module(_WITH_TORCH[name]), name)
-    globals()[name] = found
-    return found
+    return globals()[name]
 
 
 def __dir__() -> list[str]:

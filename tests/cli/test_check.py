@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from gradclip.cli import app
 from gradclip.diagnosis.registry import CHECKS
 from gradclip.runs import Event, RunWriter, StepRow, TensorInfo
-from gradclip.watch.end.closing_findings import closing_findings
+from gradclip.watch.end.closing_lines import closing_lines
 from tests.diagnosis.runs import recorded
 
 LATE = ("clip", "zero_grad", "forward", "backward", "step")
@@ -41,7 +41,10 @@ def sick(tmp_path):
 
 def test_a_healthy_run_is_called_so(healthy):
     assert call("check", healthy) == f"run: nothing found wrong in 50 steps ({len(CHECKS)} checks).\n"
-    assert closing_findings(str(healthy)) == [f"checks  nothing found wrong ({len(CHECKS)} checks)"]
+    assert closing_lines(healthy, None, str(healthy.parent)) == [
+        f"checks  nothing found wrong ({len(CHECKS)} checks)",
+        "run     healthy.gradclip",
+    ]
 
 
 def test_a_finding_is_told_with_evidence_and_fix_and_an_error_is_the_exit_code(sick):
@@ -74,11 +77,12 @@ def test_the_page_and_the_terminal_lead_with_the_finding_and_escape_it(sick):
     assert "<i>.py" not in page
     text = call("report", sick, "--text")
     assert "clip-after-step  error · certain" in text
-    assert closing_findings(str(sick))[0].startswith("found   clip-after-step: Gradients are clipped after")
+    assert closing_lines(sick, None, "/")[0].startswith("found   clip-after-step: Gradients are clipped after")
 
 
 def test_a_run_that_cannot_be_read_does_not_take_the_summary_with_it(tmp_path):
-    (line,) = closing_findings(str(tmp_path / "gone.gradclip"))
+    line, path = closing_lines(tmp_path / "gone.gradclip", None, str(tmp_path))
+    assert path == "run     gone.gradclip"
     assert line.startswith("checks  could not look at the run: ")
 
 

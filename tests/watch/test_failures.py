@@ -94,7 +94,7 @@ def test_patches_that_cannot_watch_call_through(recording):
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     session = Session(None)
-    patches = Patches(session, None, [].append)
+    patches = Patches(lambda: session, None, [].append)
     try:
         patches._pid = -1  # as in a forked child
         train(model, optimizer, 2, clip=1.0)

@@ -54,8 +54,9 @@ def run(
 
 def _become(words: list[str], environment: dict[str, str]) -> None:
     """Replace this process, so that signals, exit code and terminal are the script's own."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # it is where it was closed before
+            stream.flush()
     if os.name == "posix":
         os.execve(words[0], words, environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Windows cannot: stand behind it, and let it handle Ctrl-C

@@ -4,7 +4,7 @@
 """
 
 from gradclip.runs.columns import Steps, TensorRows
-from gradclip.runs.opening import RunSummary, list_runs
+from gradclip.runs.listing import RunSummary, list_runs
 from gradclip.runs.paths import new_run_path
 from gradclip.runs.reader import Run
 from gradclip.runs.schema import ABSENT, ENDINGS, KINDS, Event, RunFileError, StepRow, TensorInfo

@@ -2,58 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sqlite3
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from gradclip.runs import old_schema
 from gradclip.runs.schema import APPLICATION_ID, SUFFIX, TABLE_NAMES, VERSION, RunFileError
 
-__all__ = ["RunSummary", "list_runs"]
+__all__ = ["connect", "damaged"]
 
 WAIT: Final = 10.0
 """Seconds to wait for a writer that cannot let others read meanwhile (network disks)."""
 
 DAMAGE: Final = (sqlite3.Error, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What a damaged or forged file makes go wrong."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunSummary:
-    """One line of a list of runs."""
-
-    path: Path
-    status: str
-    """As ``Run.status`` gives it; ``unreadable`` where the file cannot be read."""
-    title: str = ""
-    created: float = 0.0
-    """Seconds since the epoch."""
-    problem: str = ""
-    """Why it cannot be read."""
-
-
-def list_runs(folder: str | os.PathLike[str] = "runs") -> list[RunSummary]:
-    """List the run files of a folder, the latest first; a file that cannot be read is listed with the reason.
-
-    Raises:
-        RunFileError: there is no such folder.
-    """
-    from gradclip.runs.reader import Run
-
-    if not Path(folder).is_dir():
-        raise RunFileError(f"there is no folder {folder}; runs are recorded by gradclip run, into runs/ unless told otherwise")
-    found = []
-    for path in Path(folder).glob("*" + SUFFIX):
-        try:
-            with Run.open(path) as run:
-                meta = run.meta
-                found.append(RunSummary(path, run.status, str(meta.get("title", "")), float(meta.get("created", 0.0))))
-        except (RunFileError, TypeError, ValueError) as error:
-            found.append(RunSummary(path, "unreadable", created=_changed(path), problem=str(error)))
-    return sorted(found, key=lambda run: (run.created, run.path), reverse=True)
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -135,9 +97,3 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
 
 def _log(path: Path) -> Path:
     return path.with_name(path.name + "-wal")
-
-
-def _changed(path: Path) -> float:
-    with contextlib.suppress(OSError):
-        return path.stat().st_mtime
-    return 0.0

@@ -58,6 +58,7 @@ class RunWriter:
         interval: float = 1.0,
         lock_timeout: float = 10.0,
         on_failure: Callable[[str], object] | None = None,
+        close_at_exit: bool = True,
         _problem: RunFileError | None = None,
     ) -> None:
         """Open a new file (or an empty one, as ``new_run_path`` makes it).
@@ -69,6 +70,7 @@ class RunWriter:
             interval: seconds between two writes.
             lock_timeout: seconds to wait while another program has locked the file.
             on_failure: is given the sentence when recording fails, from whichever thread found out; default: a RuntimeWarning.
+            close_at_exit: close it when the interpreter exits; False where somebody else sees to that.
         """
         self.path = Path(path)
         self.failed: str | None = None
@@ -95,7 +97,8 @@ class RunWriter:
             self._fail(error)
             self._abandon()
             return
-        atexit.register(self._at_exit)
+        if close_at_exit:
+            atexit.register(self._at_exit)
 
     @classmethod
     def create(

@@ -35,7 +35,7 @@ class Recording:
 
     def __init__(self, session: Session, writer: RunWriter) -> None:
         self._session, self._writer = session, writer
-        self._patches = Patches(session, None, writer_warning)
+        self._patches = Patches(lambda: session, None, writer_warning)
         self._open = True
         atexit.register(self.close)
 

@@ -1,27 +1,26 @@
-"""What runs when a watched script exits: the run file is closed, and what was seen is printed, with where the report is."""
+"""What runs when a watched script exits: the run file is closed, and what was seen is printed, with where the report is.
+
+Nothing is imported here that was not imported before (``closing_process.py`` says why).
+"""
 
 from __future__ import annotations
 
 import atexit
 import os
-import subprocess
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from gradclip.runs.process import ending_of
-from gradclip.watch.end.closing_findings import closing_findings
+from gradclip.watch.end.closing_process import ClosingProcess
 from gradclip.watch.end.summary import summary
 from gradclip.watch.messages import print_messages
 from gradclip.watch.start.launch import Settings
 
 if TYPE_CHECKING:
     from gradclip.watch.start.watched_process import WatchedProcess
+    from gradclip.watch.start.watched_run import WatchedRun
 
 __all__ = ["AtExit"]
-
-EXIT_CODES: Final = {"finished": None, "interrupted": 130, "crashed": 1}
-"""What the interpreter exits with; None where a script ran to its end, or called ``sys.exit``, which leaves no trace."""
 
 
 class AtExit:
@@ -29,10 +28,12 @@ class AtExit:
 
     Args:
         settings: what `gradclip run` was asked for, as JSON.
+        path: where modules are found, without the folder of the script.
     """
 
-    def __init__(self, settings: str) -> None:
+    def __init__(self, settings: str, path: Sequence[str]) -> None:
         self._settings = Settings.from_json(settings)
+        self._closing = ClosingProcess(sys.executable, path, self._settings.cwd)
         self._watching: WatchedProcess | None = None
         self._first = os.environ.get("RANK", "0") == "0"
         self._pid = os.getpid()
@@ -48,63 +49,41 @@ class AtExit:
             self._watching = WatchedProcess(self._settings, records=self._first)
         except Exception as error:  # training must run, whatever is wrong here
             self._problem = f"{type(error).__name__}: {error}"
-        atexit.register(self._at_exit)  # last in, first out: before the writer's own
+        atexit.register(self._at_exit)
 
     def _at_exit(self) -> None:
         if os.getpid() != self._pid or not self._first:
             return
         try:
-            print_messages(self._lines())
-        except Exception as error:
+            self._say_all()
+        except BaseException as error:  # Ctrl-C, too: how the script ended is settled
             print_messages([f"the end of the run could not be recorded: {type(error).__name__}: {error}"])
 
-    def _lines(self) -> list[str]:
+    def _say_all(self) -> None:
         watching = self._watching
         if watching is None:
-            return [f"nothing was recorded: {self._problem}."]
-        ending, code = _ending()
-        watching.close(ending, code)
-        if not watching.saw_training:
-            watching.discard()
-            return [
-                f"NOTHING WAS RECORDED: no training was seen. {watching.what_was_seen()}",
-                "Gradients taken with torch.autograd.grad and applied by hand, or by another framework, "
-                "cannot be watched from outside.",
-                *watching.problems(),
-            ]
-        return [
-            *summary(watching.totals, ending, self._settings.clip, watching.left_out),
-            *watching.problems(),
-            *closing_findings(_shown(watching.path)),
-            *self._report(watching.path),
-        ]
-
-    def _report(self, run: Path) -> list[str]:
-        if not self._settings.report:
-            return [f"run     {_shown(run)}"]
-        page = run.with_suffix(".html")
-        made = subprocess.run(
-            [sys.executable, "-m", "gradclip", "report", str(run), "--out", str(page)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if made.returncode == 0:
-            return [f"report  {_shown(page)}"]
-        reason = made.stderr.strip().splitlines()[-1:] or ["no reason given"]
-        return [f"run     {_shown(run)}", f"report  could not be written: {reason[0]}"]
+            print_messages([f"nothing was recorded: {self._problem}."])
+            return
+        error = getattr(sys, "last_value", None)  # the interpreter keeps the exception that nobody caught
+        ending = watching.close(None if error is None else type(error))
+        run = watching.run
+        if run is None or not run.totals.steps:
+            print_messages([*_nothing_seen(run), *watching.problems])
+            return
+        print_messages(summary(run.totals, ending, self._settings.clip, watching.left_out))
+        print_messages(watching.problems)
+        print_messages(self._closing.lines(run.path, run.path.with_suffix(".html") if self._settings.report else None))
 
 
-def _ending() -> tuple[str, int | None]:
-    """How the script ended: the interpreter keeps the exception that nobody caught."""
-    error = getattr(sys, "last_value", None)
-    ending = ending_of(None if error is None else type(error))
-    return ending, EXIT_CODES[ending]
-
-
-def _shown(path: Path) -> str:
-    try:
-        relative = os.path.relpath(path)
-    except (OSError, ValueError):  # the folder is gone, or on another drive
-        return str(path)
-    return str(path) if relative.startswith("..") else relative
+def _nothing_seen(run: WatchedRun | None) -> list[str]:
+    """Say what there was of a training, where there was no step, and remove the file that holds none."""
+    backwards = 0
+    if run is not None:
+        backwards = run.session.backwards
+        run.discard()
+    return [
+        f"NOTHING WAS RECORDED: no training was seen. backward() was called {backwards} times, "
+        "and no optimizer of torch.optim stepped.",
+        "Gradients taken with torch.autograd.grad and applied by hand, or by another framework, "
+        "cannot be watched from outside.",
+    ]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from gradclip.diagnosis.formatting import plural
-from gradclip.watch.record.recorder import Totals
+
+if TYPE_CHECKING:
+    from gradclip.watch.record.recorder import Totals
 
 __all__ = ["summary"]
 
@@ -11,6 +15,7 @@ __all__ = ["summary"]
 def summary(totals: Totals, ending: str, clip: str | None, replaced: int) -> list[str]:
     """Return at most nine lines.
 
+    >>> from gradclip.watch.record.recorder import Totals
     >>> totals = Totals(steps=2, loss=1.0, first_loss=3.0, norm=1.0, largest=5.0, worst="w")
     >>> for line in summary(totals, "finished", None, 0):
     ...     print(line)

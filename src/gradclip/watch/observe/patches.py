@@ -11,18 +11,19 @@ import sys
 import types
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-import gradclip.torch as own
+from gradclip._torch_import import when_torch_imported
 from gradclip.runs.schema import Event
-from gradclip.torch import Clipper
 from gradclip.watch.observe.call_wrapper import Call, wrapper
-from gradclip.watch.observe.replace_clipping import ReplaceClipping
-from gradclip.watch.observe.session import Session
+
+if TYPE_CHECKING:
+    from gradclip.watch.observe.replace_clipping import ReplaceClipping
+    from gradclip.watch.observe.session import Session
 
 __all__ = ["Patches"]
 
@@ -34,12 +35,14 @@ class Patches:
     """Watch through a session until :meth:`remove`.
 
     Args:
-        session: is told of every call.
+        session: gives the session that is told of every call; not asked for one before the first call.
         replacement: the clipping that is done in place of the script's own, if any.
         on_failure: is given one sentence if the watching has to stop.
     """
 
-    def __init__(self, session: Session, replacement: ReplaceClipping | None, on_failure: Callable[[str], object]) -> None:
+    def __init__(
+        self, session: Callable[[], Session], replacement: ReplaceClipping | None, on_failure: Callable[[str], object]
+    ) -> None:
         self._session, self._replacement, self._on_failure = session, replacement, on_failure
         self._pid = os.getpid()
         self._live = True
@@ -67,17 +70,25 @@ class Patches:
         self._wrap(scaler, "scale", _nothing, self._scaled)
         self._wrap(scaler, "unscale_", _nothing, self._unscaled)
         self._wrap(scaler, "step", self._before_scaler_step, self._after_scaler_step)
-        self._wrap(Clipper, "clip_", self._before_own_clip, self._after_own_clip)
-        names = ("clip_grad_norm_", "clip_grad_value_")
-        self._wrap_everywhere([getattr(module, name) for module in (torch.nn.utils, own) for name in names])
+        self._wrap_clipping(torch.nn.utils)
+        self._undo.append(when_torch_imported(self._wrap_own))
+
+    def _wrap_own(self, own: Any) -> None:
+        """This library's own clipping, from the moment that the script, or something else, imports it."""
+        try:
+            self._wrap(own.Clipper, "clip_", self._before_own_clip, self._after_own_clip)
+            self._wrap_clipping(own)
+        except Exception as error:
+            self._stop(error)
 
     def _wrap(self, owner: Any, name: str, before: Step, after: Step | None = None) -> None:
         original = vars(owner)[name]
         setattr(owner, name, wrapper(original, before, after))
         self._undo.append(lambda: setattr(owner, name, original))
 
-    def _wrap_everywhere(self, functions: Iterable[Callable[..., Any]]) -> None:
-        """Wrap functions in every module that has imported them by name."""
+    def _wrap_clipping(self, owner: Any) -> None:
+        """Wrap the functions that clip in every module that has imported them by name."""
+        functions = [getattr(owner, name) for name in ("clip_grad_norm_", "clip_grad_value_")]
         around = ((f, partial(self._before_clip, f.__name__), partial(self._after_clip, f.__name__)) for f in functions)
         wrapped = {id(f): (f, wrapper(f, before, after)) for f, before, after in around}
         for module in [m for m in list(sys.modules.values()) if type(m) is types.ModuleType]:
@@ -91,17 +102,20 @@ class Patches:
         """Not while a compiler traces through, and not in a forked child."""
         return not torch.compiler.is_compiling() and self._live and os.getpid() == self._pid
 
-    def _notify(self, method: Callable[..., Result], *args: Any) -> Result | None:
+    def _notify(self, tell: Callable[[Session], Result]) -> Result | None:
         """Tell the session something; what goes wrong there ends the watching alone."""
         if not self._watching():
             return None
         try:
             with torch.no_grad():
-                return method(*args)
+                return tell(self._session())
         except Exception as error:
-            self._live = False
-            self._on_failure(f"watching stopped, training goes on: {type(error).__name__}: {error}")
+            self._stop(error)
             return None
+
+    def _stop(self, error: Exception) -> None:
+        self._live = False
+        self._on_failure(f"watching stopped, training goes on: {type(error).__name__}: {error}")
 
     # Around PyTorch's functions --------------------------------------------------------------------------------------
 
@@ -109,86 +123,89 @@ class Patches:
         tensors = call.argument(0, "tensors")
         first = tensors[0] if isinstance(tensors, (list, tuple)) and tensors else tensors
         if isinstance(first, Tensor):
-            self._notify(self._session.before_backward, first)
+            self._notify(lambda session: session.before_backward(first))
 
     def _after_backward(self, call: Call) -> None:
-        self._notify(self._session.after_backward)
-        by_hand = self._session.manual
-        if self._replacement is not None and by_hand.under_way and by_hand.stream is not None and self._watching():
-            self._replacement.clip_by_hand(by_hand.stream)
+        self._notify(lambda session: session.after_backward())
+        if self._replacement is not None and self._watching():
+            by_hand = self._session().manual
+            if by_hand.under_way and by_hand.stream is not None:
+                self._replacement.clip_by_hand(by_hand.stream)
 
     def _optimizer_made(self, call: Call) -> None:
-        self._notify(self._session.optimizer_made, call.args[0])
+        self._notify(lambda session: session.optimizer_made(call.args[0]))
 
     def _optimizer_zero_grad(self, call: Call) -> None:
-        self._notify(self._session.zero_grad, call.args[0])
+        self._notify(lambda session: session.zero_grad(call.args[0]))
 
     def _module_zero_grad(self, call: Call) -> None:
-        self._notify(self._session.zero_grad)
+        self._notify(lambda session: session.zero_grad())
 
     def _scaled(self, call: Call) -> None:
-        self._notify(self._session.scaled, call.argument(1, "outputs"), call.result)
+        self._notify(lambda session: session.scaled(call.argument(1, "outputs"), call.result))
 
     def _unscaled(self, call: Call) -> None:
         if call.args[0].is_enabled():
-            self._notify(self._session.unscaled, call.argument(1, "optimizer"), call.args[0]._scale)
+            self._notify(lambda session: session.unscaled(call.argument(1, "optimizer"), call.args[0]._scale))
 
     def _before_scaler_step(self, call: Call) -> None:
         if call.args[0].is_enabled():
-            call.note = self._notify(self._session.before_scaler_step, call.argument(1, "optimizer"), call.args[0]._scale)
+            call.note = self._notify(
+                lambda session: session.before_scaler_step(call.argument(1, "optimizer"), call.args[0]._scale)
+            )
 
     def _after_scaler_step(self, call: Call) -> None:
         if call.note is not None:
-            self._notify(self._session.after_scaler_step, call.argument(1, "optimizer"), call.note)
+            self._notify(lambda session: session.after_scaler_step(call.argument(1, "optimizer"), call.note))
 
     def _before_clip(self, name: str, call: Call) -> None:
         if not self._watching():
             return
-        call.note = self._notify(_listed, call)
+        call.note = self._notify(lambda _: _listed(call))
         if call.note is None:
             return
         if self._replacement is not None:
             self._replacement.leave_out(name, call)
         else:
-            self._notify(self._session.before_clip, call.note)
+            self._notify(lambda session: session.before_clip(call.note))
 
     def _after_clip(self, name: str, call: Call) -> None:
         if call.note is None:
             return
         bound = call.argument(1, "clip_value" if "value" in name else "max_norm")
         norm = None if "value" in name else float(call.argument(2, "norm_type", 2.0))
-        clip = Event("clip", function=name, norm=norm)
-        self._notify(self._session.after_clip, call.note, clip, bound if isinstance(bound, Tensor) else float(bound))
+        clip, limit = Event("clip", function=name, norm=norm), bound if isinstance(bound, Tensor) else float(bound)
+        self._notify(lambda session: session.after_clip(call.note, clip, limit))
 
     def _before_own_clip(self, call: Call) -> None:
         clipper = call.args[0]
         if self._watching() and self._replacement is not None and self._replacement.measures_only(call):
             return
-        self._notify(self._session.before_clip, clipper.parameters)
+        self._notify(lambda session: session.before_clip(clipper.parameters))
 
     def _after_own_clip(self, call: Call) -> None:
         clipper, result = call.args[0], call.result
         limits = result.limits
         limit = float(limits) if isinstance(limits, (int, float)) else limits if limits.numel() == 1 else None
         clip = Event("clip", function=str(clipper.clipping))
-        self._notify(self._session.after_clip, clipper.parameters, clip, limit, result)
+        self._notify(lambda session: session.after_clip(clipper.parameters, clip, limit, result))
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
-        self._notify(self._session.before_step, optimizer, closure is not None)
+        self._notify(lambda session: session.before_step(optimizer, closure is not None))
         if self._replacement is not None and self._watching():
             self._replacement.clip_steps_of(optimizer)
         if closure is None or not callable(closure) or not self._watching():
             return None
         watched = wrapper(
             closure,
-            lambda call: self._notify(self._session.before_evaluation, optimizer),
-            lambda call: self._notify(self._session.after_evaluation, optimizer),
+            lambda call: self._notify(lambda session: session.before_evaluation(optimizer)),
+            lambda call: self._notify(lambda session: session.after_evaluation(optimizer)),
         )
         return ((args[0], watched, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": watched})
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        self._notify(self._session.after_step, optimizer)
+        self._notify(lambda session: session.after_step(optimizer))
 
 
 def _nothing(call: Call) -> None:

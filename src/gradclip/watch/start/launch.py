@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 __all__ = ["Settings", "command", "environment"]
@@ -24,8 +24,11 @@ class Settings:
     clip: str | None = None
     every: int = 1
     folder: str = "runs"
+    """Where run files go."""
     report: bool = True
     status: bool = True
+    cwd: str = field(default_factory=os.getcwd)
+    """Where the script is started; it may go elsewhere."""
 
     def to_json(self) -> str:
         """Return what travels to the script's process."""

@@ -50,7 +50,7 @@ def rerun(meta: Mapping[str, Any], folder: Path, clip: str | None) -> Path:
     """
     command = command_of(meta)
     title, every = str(meta.get("title") or "script"), int(meta.get("every") or 1)
-    settings = Settings(title, clip, every, folder=str(folder.absolute()), report=False, status=False)
+    settings = Settings(title, clip, every, folder=str(folder.absolute()), report=False, status=False, cwd=meta["cwd"])
     try:
         done = subprocess.run(
             command, cwd=meta["cwd"], env=environment(settings), stdout=subprocess.DEVNULL,

@@ -1,22 +1,22 @@
-"""A watched process: the run file, the recorder, the session and the patches, put together."""
+"""A watched process: the patches from the moment PyTorch is there, and what they record from the first call that trains.
+
+Only what the patches need is imported at first: a script that never trains, or trains later, does not wait for the rest.
+"""
 
 from __future__ import annotations
 
-import contextlib
-from pathlib import Path
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
-
-from gradclip.clipping import Clipping
-from gradclip.runs.writer import RunWriter
 from gradclip.watch.messages import print_messages
 from gradclip.watch.observe.patches import Patches
-from gradclip.watch.observe.replace_clipping import ReplaceClipping
-from gradclip.watch.observe.session import Session
-from gradclip.watch.record.null_writer import NullWriter
-from gradclip.watch.record.recorder import Recorder, Totals
-from gradclip.watch.record.status_line import StatusLine
 from gradclip.watch.start.launch import Settings
+
+if TYPE_CHECKING:
+    from gradclip.watch.observe.replace_clipping import ReplaceClipping
+    from gradclip.watch.observe.session import Session
+    from gradclip.watch.start.watched_run import WatchedRun
 
 __all__ = ["WatchedProcess"]
 
@@ -30,70 +30,49 @@ class WatchedProcess:
     """
 
     def __init__(self, settings: Settings, records: bool = True) -> None:
-        self._settings = settings
-        self._problems: list[str] = []
-        self._replacement = None if settings.clip is None else ReplaceClipping(Clipping.parse(settings.clip), self._problem)
-        self._writer = self._new_writer() if records else NullWriter()
-        self._recorder = Recorder(self._writer)
-        self._session = Session(self._recorder, settings.every)
+        self._settings, self._records = settings, records
+        self._lock = threading.RLock()
+        self.run: WatchedRun | None = None
+        """None until something was called that trains."""
+        self.problems: list[str] = []
+        """What went wrong with the watching, each a sentence."""
+        self._replacement = None if settings.clip is None else _replacement(settings.clip, self._problem)
         self._patches = Patches(self._session, self._replacement, self._problem)
-        self._status = StatusLine(self._recorder.totals) if settings.status and records else None
 
-    def _new_writer(self) -> RunWriter:
-        settings = self._settings
-        meta = {
-            "title": Path(settings.script).name,
-            "clip": settings.clip,
-            "framework": f"torch {torch.__version__}",
-            "every": settings.every,
-            "watched": True,
-        }
-        return RunWriter.create(Path(settings.folder).absolute(), meta, on_failure=lambda sentence: print_messages([sentence]))
+    def _session(self) -> Session:
+        return (self.run or self._begin()).session
 
-    @property
-    def path(self) -> Path:
-        """The run file."""
-        return self._writer.path
+    def _begin(self) -> WatchedRun:
+        from gradclip.watch.start.watched_run import WatchedRun
 
-    @property
-    def totals(self) -> Totals:
-        """What was recorded so far, in numbers."""
-        return self._recorder.totals
-
-    @property
-    def saw_training(self) -> bool:
-        """Whether any step was recorded."""
-        return self.totals.steps > 0
-
-    def what_was_seen(self) -> str:
-        """Say what there was of a training, where there was no step."""
-        return f"backward() was called {self._session.backwards} times, and no optimizer of torch.optim stepped."
-
-    def problems(self) -> list[str]:
-        """Return what went wrong with the watching, each a sentence."""
-        return [*self._problems, *([self._writer.failed] if self._writer.failed else [])]
-
-    def close(self, ending: str, code: int | None) -> None:
-        """The script is over: write the rest."""
-        if self._status is not None:
-            self._status.close()
-        self._patches.remove()
-        if self._problems:
-            self._writer.update_meta(problems=self._problems)
-        self._writer.update_meta(replaced_clips=self.left_out)
-        self._session.close(ending, code)
-
-    def discard(self) -> None:
-        """Remove a file that holds no step."""
-        if self._writer.failed is None:
-            with contextlib.suppress(OSError):
-                self.path.unlink()
+        with self._lock:  # of two threads that train, the first one
+            if self.run is None:
+                self.run = WatchedRun(self._settings, self._records)
+            return self.run
 
     @property
     def left_out(self) -> int:
         """Calls of the script's own clipping that were replaced."""
         return 0 if self._replacement is None else self._replacement.left_out
 
+    def close(self, error: type[BaseException] | None) -> str:
+        """The script is over, ended by an exception or by none: write the rest, and return how it ended."""
+        self._patches.remove()
+        if self.run is None:
+            return ""
+        problems = {"problems": self.problems} if self.problems else {}
+        ending = self.run.close(error, {**problems, "replaced_clips": self.left_out})
+        if self.run.problem is not None:
+            self.problems.append(self.run.problem)
+        return ending
+
     def _problem(self, sentence: str) -> None:
-        self._problems.append(sentence)
+        self.problems.append(sentence)
         print_messages([sentence])
+
+
+def _replacement(clip: str, on_failure: Callable[[str], object]) -> ReplaceClipping:
+    from gradclip.clipping import Clipping
+    from gradclip.watch.observe.replace_clipping import ReplaceClipping
+
+    return ReplaceClipping(Clipping.parse(clip), on_failure)

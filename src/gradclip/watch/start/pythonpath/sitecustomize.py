@@ -60,7 +60,7 @@ class Torch:
                 load("gradclip", [ROOT])
             from gradclip.watch.end.at_exit import AtExit
 
-            self.watch = AtExit(self.settings)
+            self.watch = AtExit(self.settings, PATH)
             self.watch.start()
         except Exception as error:  # training must run, whatever is wrong here
             say(f"nothing is recorded: {type(error).__name__}: {error}")
@@ -100,4 +100,5 @@ if settings is not None:
     try:
         load("sitecustomize", sys.path)  # this file stood in front of the machine's own
     finally:
+        PATH = list(sys.path)  # the script's own folder is not in it yet
         Torch(settings)
