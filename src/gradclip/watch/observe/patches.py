@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from gradclip._torch_import import when_torch_imported
-from gradclip.runs.schema import Event
 from gradclip.watch.observe.call_wrapper import Call, wrapper
 
 if TYPE_CHECKING:
@@ -174,8 +173,8 @@ class Patches:
             return
         bound = call.argument(1, "clip_value" if "value" in name else "max_norm")
         norm = None if "value" in name else float(call.argument(2, "norm_type", 2.0))
-        clip, limit = Event("clip", function=name, norm=norm), bound if isinstance(bound, Tensor) else float(bound)
-        self._notify(lambda session: session.after_clip(call.note, clip, limit))
+        limit = bound if isinstance(bound, Tensor) else float(bound)
+        self._notify(lambda session: session.after_clip(call.note, name, limit, norm))
 
     def _before_own_clip(self, call: Call) -> None:
         clipper = call.args[0]
@@ -187,8 +186,8 @@ class Patches:
         clipper, result = call.args[0], call.result
         limits = result.limits
         limit = float(limits) if isinstance(limits, (int, float)) else limits if limits.numel() == 1 else None
-        clip = Event("clip", function=str(clipper.clipping))
-        self._notify(lambda session: session.after_clip(clipper.parameters, clip, limit, result))
+        method = str(clipper.clipping)
+        self._notify(lambda session: session.after_clip(clipper.parameters, method, limit, result=result))
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         closure = args[1] if len(args) > 1 else kwargs.get("closure")

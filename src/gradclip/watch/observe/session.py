@@ -118,12 +118,18 @@ class Session:
                 opened.before = stream.grad_norms()
 
     def after_clip(
-        self, parameters: Sequence[Tensor], clip: Event, threshold: Tensor | float | None, result: ClipResult | None = None
+        self,
+        parameters: Sequence[Tensor],
+        function: str,
+        threshold: Tensor | float | None,
+        norm: float | None = None,
+        result: ClipResult | None = None,
     ) -> None:
-        """Gradients were clipped: by which function, to which threshold, and what this library says of it."""
+        """Gradients were clipped: by which function, to which threshold in which norm, and what this library says of it."""
         if self._clipping or not self.only:  # else it is another model's
             limit = threshold if isinstance(threshold, float) else None
-            self._log.clip(self._clipping, parameters, clip._replace(threshold=limit))
+            clip = Event("clip", function=function, norm=norm, threshold=limit)
+            self._log.clip(self._clipping, parameters, clip)
         self._resets.after_clip(self._clipping)
         for stream in self._clipping:
             opened = self._opened(stream)
