@@ -1,0 +1,84 @@
+"""The parameters that a model or an optimizer has now: looked at before every step, since they may have become others."""
+
+from __future__ import annotations
+
+import warnings
+from itertools import chain
+from operator import is_, itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradclip.errors import listed
+from gradclip.torch.targets import Clippable, Target, resolve, tree_of
+
+__all__ = ["CurrentParameters"]
+
+_params_of = itemgetter("params")
+
+
+class CurrentParameters:
+    """The parameters that are clipped, found again where a model or an optimizer has got others.
+
+    Where they were all that the optimizer steps, they stay all of them; where they were named as a part, new ones stay
+    outside, which is said once.
+
+    Args:
+        source: a model, an optimizer, or anything else, which stays as it was found.
+        target: what was found in it.
+        optimizer: the optimizer that steps them.
+    """
+
+    def __init__(self, source: Clippable, target: Target, optimizer: torch.optim.Optimizer | None = None) -> None:
+        is_optimizer = isinstance(source, torch.optim.Optimizer)
+        self.optimizer: torch.optim.Optimizer | None = source if is_optimizer else optimizer  # type: ignore[assignment]
+        """Whose groups and learning rates count."""
+        self._source = source if is_optimizer or isinstance(source, nn.Module) else None
+        self._told = False
+        self.remember(target)
+
+    def changed(self) -> bool:
+        """Whether they are others now, or in other groups; for an optimizer it takes a few microseconds."""
+        if self.optimizer is not None:
+            lists = list(map(_params_of, self.optimizer.param_groups))
+            return list(map(len, lists)) != self._sizes or not all(map(is_, chain.from_iterable(lists), self._owned))
+        return self._source is not None and tree_of(self._source) != self.target.tree  # type: ignore[arg-type]
+
+    def find(self) -> Target:
+        """Look up parameters, names, groups and shapes anew; they count once they are remembered."""
+        found = resolve(self._source or self.target, self.optimizer, strict=False)
+        if self.optimizer is not None:
+            others = resolve(self.optimizer).without(found.parameters)
+            if self.complete:
+                found = found.beside(others)
+            else:
+                self._tell(others.without(self._owned))
+        return found
+
+    def remember(self, target: Target) -> None:
+        """Compare with these from now on."""
+        groups = [] if self.optimizer is None else self.optimizer.param_groups
+        lists: list[list[Tensor]] = list(map(_params_of, groups))
+        self.target = target
+        """What was found last."""
+        self._sizes, self._owned = list(map(len, lists)), list(chain.from_iterable(lists))
+        self.complete = set(map(id, self._owned)) == set(map(id, target.parameters))
+        """They are all that the optimizer steps."""
+
+    def _tell(self, left_out: Target) -> None:
+        if left_out.names and not self._told:
+            self._told = True
+            warnings.warn(
+                f"gradclip does not clip {listed(left_out.names)}, which the optimizer has got since: parameters=... named a "
+                "part of its parameters. detach() and attach() again to clip them too.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """In a copy of an optimizer no copy of the model is kept beside it: names and shapes are known."""
+        state = vars(self).copy()
+        if self.optimizer is not None and self._source is not self.optimizer:
+            state["_source"] = None
+        return state
