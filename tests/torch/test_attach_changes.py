@@ -264,16 +264,26 @@ def test_an_optimizer_that_is_loaded_has_the_same_parameters():
 
 
 def test_a_layer_whose_units_lie_along_another_axis_keeps_them():
-    model = nn.ConvTranspose1d(3, 2, 4, bias=False)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    gradclip.attach(optimizer, "agc:0.01", parameters=model.named_parameters())
-    copied = copy.deepcopy(model)
-    other = torch.optim.SGD(copied.parameters(), lr=0.1)
-    gradclip.attach(other, "agc:0.01", parameters=copied)
-    late = nn.Parameter(torch.ones(2))
-    other.add_param_group({"params": [late]})
-    for one in (copied.weight, late):
-        one.grad = torch.full_like(one, 100.0)
-    want = gradclip.clip(copied, "agc:0.01")["weight"]
-    other.step()
-    assert torch.equal(copied.weight.grad, want)
+    """Also in a copy, which has no model to ask."""
+    layer = nn.ConvTranspose1d(3, 2, 4, bias=False)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    gradclip.attach(optimizer, "agc:0.01", parameters=layer)
+    for one, stepped in ((layer, optimizer), copy.deepcopy((layer, optimizer))):
+        stepped.add_param_group({"params": [nn.Parameter(torch.ones(2))]})
+        one.weight.grad = torch.randn(3, 2, 4)
+        want = gradclip.clip(one, "agc:0.01")["weight"]
+        stepped.step()
+        assert torch.equal(one.weight.grad, want)
+
+
+def test_it_is_laid_out_anew_once():
+    parameters = three()
+    optimizer = sgd(parameters[:2])
+    handle = gradclip.attach(optimizer, "adagc")
+    optimizer.add_param_group({"params": parameters[2:]})
+    plans = []
+    for step in range(3):
+        give_gradients(parameters, step, {0, 1, 2})
+        optimizer.step()
+        plans.append(handle.clipper._plan)
+    assert plans[0] is plans[1] is plans[2]

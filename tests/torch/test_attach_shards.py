@@ -80,14 +80,30 @@ def test_fsdp_that_keeps_everything_on_every_rank(ranks):
     assert float(gradclip.clip_(net, "global_norm:1.0").norm) == pytest.approx(40**0.5)
 
 
-def test_dtensors_and_their_local_parts(ranks):
+def test_shards_are_taken_where_it_is_said_how_they_are_cut(ranks):
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    net = FullyShardedDataParallel(model(), device_id=torch.device("cpu"))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with gradclip.attach(optimizer, "global_norm:1.0", group=distributed.group.WORLD) as handle:
+        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2))]})
+        optimizer.step()
+        assert len(handle.clipper.parameters) == 2
+
+
+def test_dtensors_say_how_they_are_cut_and_their_local_parts_do_not(ranks):
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor import init_device_mesh
 
     net = fully_shard(model(), mesh=init_device_mesh("cpu", (ranks,)))
-    assert_refused(net, r"'0\.weight' is a DTensor|'0' is a DTensor|'group0\.0' is a DTensor")
-    with pytest.raises(gradclip.TargetError, match=r"or the local part of one: call torch\.nn\.utils\.clip_grad_norm_"):
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    handle = gradclip.attach(optimizer, "global_norm:1.0")
+    with pytest.raises(gradclip.TargetError, match="'0' is the local part of a DTensor.*pass the DTensor"):
         gradclip.clip_([p.to_local() for p in net.parameters()], "global_norm:1.0")
+    with pytest.warns(RuntimeWarning, match="does not clip, for its tensors are cut over the ranks of this run"):
+        state = optimizer.__getstate__()
+    assert "_optimizer_step_pre_hooks" not in state
+    handle.detach()
 
 
 def test_a_replicated_optimizer_is_clipped_whole_and_its_inner_part_is_refused(ranks):

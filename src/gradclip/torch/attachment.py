@@ -104,12 +104,10 @@ class Attachment:
         """What a copy or a pickle of the optimizer is made of: its own state, which knows no hooks, and those that clip."""
         optimizer = self.optimizer
         state = type(optimizer).__getstate__(optimizer)
-        try:
-            pickle.dumps(self._clipper.clipping)
-        except Exception as error:
+        obstacle = _obstacle(self._clipper)
+        if obstacle:
             warnings.warn(
-                f"the copy of this {type(optimizer).__name__} does not clip, for its method cannot be copied ({error}): call "
-                "gradclip.attach(copy, ...)",
+                f"the copy of this {type(optimizer).__name__} does not clip, for {obstacle}: call gradclip.attach(copy, ...)",
                 RuntimeWarning,
                 stacklevel=3,
             )
@@ -150,27 +148,36 @@ def attach(
     """Clip every step of an optimizer, from inside its ``step()``; leave the training loop as it is.
 
     Accumulated gradients are clipped once, when the step is taken; gradients that a ``GradScaler`` has scaled are unscaled
-    first; the gradients of a closure are clipped each time it is called. A GAN attaches to each of its optimizers. Where one
-    factor is all there is, a fused Adam, AdamW, SGD or Adagrad multiplies by it itself, as it reads the gradients, and leaves
-    them clipped: the same weights to rounding, one pass less.
+    first; the gradients of a closure are clipped each time it is called, which counts as a step each time. A GAN attaches to
+    each of its optimizers. Where one factor is all there is, a fused Adam, AdamW, SGD or Adagrad multiplies by it itself, as it
+    reads the gradients, and leaves them clipped: the same weights to rounding, one pass less.
+
+    An optimizer that is given other parameters (``add_param_group``, an embedding that is exchanged) has them clipped from its
+    next step on, and what was learnt of the others is kept. Of a wrapper with an optimizer inside it that has the same
+    parameters (Lookahead, SAM, a trainer's own) the inner steps are clipped. A copy of the optimizer clips too, with a history
+    of its own (but where tensors are cut over ranks, or the method holds a function: that warns).
     (LBFGS learns curvature from differences of gradients: a threshold that is reached all the time misleads it, with this
     function as with any other way to clip; use one that only catches spikes.)
 
     Args:
-        optimizer: any ``torch.optim`` optimizer.
+        optimizer: any ``torch.optim`` optimizer, or a wrapper around one.
         clipping: a recipe, or its spelling.
         scaler: the AMP scaler, if the loop uses one.
         parameters: what to clip and how to name it (usually the model, which gives parameters their names);
-            all of the optimizer's parameters by default.
+            all of the optimizer's parameters by default. Where it names a part, those that the optimizer gets later are left
+            out, which warns once.
         group: the process group over whose ranks plain tensors are cut, if they are; see :class:`Clipper`.
 
     Returns:
         A handle, also a context manager: ``result``, ``state_dict()``, ``detach()``.
 
     Raises:
-        TypeError: not an optimizer, or not a recipe.
-        ValueError: this optimizer is already attached to.
-        TargetError: ``parameters`` has one that the optimizer does not own.
+        TypeError: not an optimizer, one whose ``step()`` calls no hooks, or not a recipe.
+        ValueError: this optimizer is already attached to, or the one inside it.
+        TargetError: ``parameters`` has one that the optimizer does not own; or a gradient would be this rank's shard of one.
+
+    Warns:
+        RuntimeWarning: before the first ``step()``, something else has stepped the weights, which was not clipped.
 
     >>> model = torch.nn.Linear(2, 1)
     >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -187,7 +194,8 @@ def attach(
         raise ValueError("this optimizer already clips: call detach() on its handle first, or it would be clipped twice")
     inner = optimizers[-1]
     check_optimizer(inner)
-    return Attachment(optimizers, Clipper(inner if parameters is None else parameters, clipping, optimizer=inner), scaler)
+    clipper = Clipper(inner if parameters is None else parameters, clipping, optimizer=inner, group=group)
+    return Attachment(optimizers, clipper, scaler)
 
 
 def attachment_of(optimizer: torch.optim.Optimizer) -> Attachment | None:
@@ -197,6 +205,17 @@ def attachment_of(optimizer: torch.optim.Optimizer) -> Attachment | None:
             if isinstance(owner := getattr(hook, "__self__", None), Attachment):
                 return owner
     return None
+
+
+def _obstacle(clipper: Clipper) -> str:
+    """Why a clipper cannot go with a copy, which may be for another process; nothing where it can."""
+    if clipper.current.target.shards is not None:
+        return "its tensors are cut over the ranks of this run"
+    try:
+        pickle.dumps(clipper.clipping)
+    except Exception as error:
+        return f"its method cannot be copied ({error})"
+    return ""
 
 
 def _unscale(optimizers: Sequence[torch.optim.Optimizer], scaler: torch.amp.GradScaler | None) -> bool:

@@ -33,6 +33,8 @@ __all__ = ["Clipper"]
 class Clipper:
     """Clip the same parameters step after step, keeping the threshold's history and counting skipped steps.
 
+    A model or an optimizer that has got other parameters is looked up again: what was learnt of those that stay is kept.
+
     Args:
         target: a model, an optimizer, named parameters or parameters; a tied parameter counts once.
         clipping: a recipe, or its spelling.
@@ -42,7 +44,8 @@ class Clipper:
 
     Raises:
         TypeError: gradients instead of parameters, or something that is neither.
-        TargetError: an exhausted iterator, a parameter the optimizer does not own, or a scope that does not fit.
+        TargetError: an exhausted iterator, a parameter the optimizer does not own, one that is a rank's shard or has no shape
+            yet, or a scope that does not fit.
 
     >>> model = torch.nn.Linear(2, 1)
     >>> clipper = Clipper(model, "global_norm:linear(10,1,1000)")
@@ -62,7 +65,7 @@ class Clipper:
     ) -> None:
         self._plan = plan_for(as_clipping(clipping), target, optimizer, group)
         self._gradients = OfParameters(self._plan.target.parameters)
-        self.current = CurrentParameters(target, self._plan.target, optimizer)
+        self.current = CurrentParameters(target, self._plan.target, optimizer, group)
         """Where the parameters were found, and are looked up again."""
         if self._plan.needs_lr and self.current.optimizer is None:
             raise TargetError(f"{self.clipping} needs the learning rate: use gradclip.attach(optimizer, ...)")
@@ -107,7 +110,8 @@ class Clipper:
                 care of that, and the gradients are left as they are (:class:`~gradclip.torch.fused.FusedScale`).
 
         Raises:
-            TargetError: a gradient that does not have its parameter's shape, where that matters; nothing is changed.
+            TargetError: a gradient that does not have its parameter's shape, where that matters, or a method that does not fit
+                the parameters that there are now; nothing is changed.
             StateError: a parameter has another shape than the history was learnt with; nothing is changed.
             NonFiniteGradientError: under ``Raise``, or after ``patience`` skipped steps in a row; nothing is changed. (Where an
                 optimizer on an accelerator drops the step itself, the host learns of it at the next one.)

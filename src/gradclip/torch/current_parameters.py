@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from itertools import chain
 from operator import is_, itemgetter
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gradclip.errors import listed
-from gradclip.torch.targets import Clippable, Target, resolve, tree_of
+from gradclip.torch.targets import Clippable, Target, optimizer_names, resolve, tree_of
 
 __all__ = ["CurrentParameters"]
 
@@ -28,14 +29,17 @@ class CurrentParameters:
         source: a model, an optimizer, or anything else, which stays as it was found.
         target: what was found in it.
         optimizer: the optimizer that steps them.
+        group: the process group over whose ranks plain tensors are cut, if they are.
     """
 
-    def __init__(self, source: Clippable, target: Target, optimizer: torch.optim.Optimizer | None = None) -> None:
+    def __init__(
+        self, source: Clippable, target: Target, optimizer: torch.optim.Optimizer | None = None, group: Any = None
+    ) -> None:
         is_optimizer = isinstance(source, torch.optim.Optimizer)
         self.optimizer: torch.optim.Optimizer | None = source if is_optimizer else optimizer  # type: ignore[assignment]
         """Whose groups and learning rates count."""
         self._source = source if is_optimizer or isinstance(source, nn.Module) else None
-        self._told = False
+        self._group, self._told = group, False
         self.remember(target)
 
     def changed(self) -> bool:
@@ -47,13 +51,11 @@ class CurrentParameters:
 
     def find(self) -> Target:
         """Look up parameters, names, groups and shapes anew; they count once they are remembered."""
-        found = resolve(self._source or self.target, self.optimizer, strict=False)
+        source = self.target if self._source is None else self._source
+        found = resolve(source, self.optimizer, self._group, strict=False, complete=self.complete)
         if self.optimizer is not None:
-            others = resolve(self.optimizer).without(found.parameters)
-            if self.complete:
-                found = found.beside(others)
-            else:
-                self._tell(others.without(self._owned))
+            known = set(map(id, chain(found.parameters, self._owned)))
+            self._tell([name for name, p in optimizer_names(self.optimizer) if id(p) not in known])
         return found
 
     def remember(self, target: Target) -> None:
@@ -66,11 +68,11 @@ class CurrentParameters:
         self.complete = set(map(id, self._owned)) == set(map(id, target.parameters))
         """They are all that the optimizer steps."""
 
-    def _tell(self, left_out: Target) -> None:
-        if left_out.names and not self._told:
+    def _tell(self, left_out: Sequence[str]) -> None:
+        if left_out and not self._told:
             self._told = True
             warnings.warn(
-                f"gradclip does not clip {listed(left_out.names)}, which the optimizer has got since: parameters=... named a "
+                f"gradclip does not clip {listed(left_out)}, which the optimizer has got since: parameters=... named a "
                 "part of its parameters. detach() and attach() again to clip them too.",
                 RuntimeWarning,
                 stacklevel=4,

@@ -1,4 +1,4 @@
-"""Parameters whose gradient is no whole tensor but a shard of one, by whose own norm nothing must be clipped."""
+"""Parameters that cannot be clipped as they are: parts of larger ones, where nobody has said how these are cut, and lazy ones."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ from gradclip.errors import TargetError
 
 __all__ = ["check_optimizer", "check_parameter"]
 
-_DTENSOR = (
-    "is a DTensor, or the local part of one: call torch.nn.utils.clip_grad_norm_ before step(), which measures across ranks. "
-    "(In a model with plain tensors too: torch.nn.utils.get_total_norm of each kind, with .full_tensor(); the root of the sum "
-    "of their squares; and torch.nn.utils.clip_grads_with_norm_ with that on each kind.)"
+_LOCAL = "is the local part of a DTensor, by whose own norm nothing must be clipped: pass the DTensor, which says how it is cut"
+_FSDP = (
+    "is sharded by FullyShardedDataParallel: call model.clip_grad_norm_(max_norm) before step(), or pass group=the process "
+    "group over which it is sharded"
 )
-_FSDP = "is sharded by FullyShardedDataParallel: call model.clip_grad_norm_(max_norm) before step()"
 _DEEPSPEED = 'is partitioned by DeepSpeed ZeRO: set "gradient_clipping" in its configuration'
 _LAZY = "belongs to a lazy layer and has no shape yet: run one batch through the model first"
 
 
-def check_parameter(name: str, parameter: Tensor) -> None:
-    """Refuse a parameter that is a shard of a larger one, or has no shape yet.
+def check_parameter(name: str, parameter: Tensor, group: Any = None) -> None:
+    """Refuse a parameter that is a part of a larger one, or has no shape yet.
+
+    Args:
+        name: of the parameter.
+        parameter: the parameter.
+        group: over whose ranks plain tensors are cut, if that was said.
 
     Raises:
         TargetError: what it is, and what to do.
@@ -33,8 +37,8 @@ def check_parameter(name: str, parameter: Tensor) -> None:
         return
     for what, applies in (
         (_LAZY, nn.parameter.is_lazy(parameter)),
-        (_DTENSOR, hasattr(parameter, "device_mesh") or type(parameter.grad_fn).__name__.endswith("ToTorchTensorBackward")),
-        (_FSDP, _is_flat_shard(parameter)),
+        (_LOCAL, type(parameter.grad_fn).__name__.endswith("ToTorchTensorBackward")),
+        (_FSDP, group is None and _is_flat_shard(parameter)),
         (_DEEPSPEED, hasattr(parameter, "ds_tensor")),
     ):
         if applies:
