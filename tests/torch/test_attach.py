@@ -93,6 +93,27 @@ def test_closures_are_clipped_where_their_gradients_appear():
     assert_same(*ends)
 
 
+@pytest.mark.parametrize("search", [None, "strong_wolfe"])
+def test_a_threshold_that_is_never_reached_changes_no_bit_of_lbfgs(search):
+    ends = []
+    for recipe in (None, "global_norm:1e6"):
+        net = model().double()
+        optimizer = torch.optim.LBFGS(net.parameters(), lr=0.1, line_search_fn=search)
+        handle = None if recipe is None else gradclip.attach(optimizer, recipe)
+
+        def closure(net=net, optimizer=optimizer):
+            optimizer.zero_grad()
+            loss = (net(X.double()) - 1).square().mean()
+            loss.backward()
+            return loss
+
+        for _ in range(3):
+            optimizer.step(closure)
+        ends.append(weights(net))
+    assert handle.clipper.step > 3  # a step of the clipper is a gradient that it sees, not a call of the optimizer
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+
+
 def test_a_closure_of_sgd_too():
     net, plain = model(), model()
     optimizer, reference = (torch.optim.SGD(n.parameters(), lr=0.1) for n in (net, plain))

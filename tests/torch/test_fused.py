@@ -11,7 +11,9 @@ from torch import nn
 import gradclip
 from gradclip.backends.cpu import Cpu
 from gradclip.backends.stock import Stock
+from gradclip.torch.current_parameters import CurrentParameters
 from gradclip.torch.fused import FusedScale
+from gradclip.torch.targets import resolve
 
 OPTIMIZERS = {
     "adamw": partial(torch.optim.AdamW, lr=1e-2, fused=True),
@@ -105,16 +107,31 @@ def test_a_part_of_the_parameters_takes_a_pass(passes):
     assert torch.equal(net[2].weight.grad, before)
 
 
-def test_a_param_group_that_joins_later_takes_a_pass(passes):
+def test_a_param_group_that_joins_later_is_carried_too(passes):
     net, late = model(), nn.Parameter(torch.zeros(3))
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2, fused=True)
-    gradclip.attach(optimizer, "global_norm:1.0")
+    handle = gradclip.attach(optimizer, "global_norm:1.0")
     optimizer.add_param_group({"params": [late]})
     gradients(net, 0)
     late.grad = torch.ones(3)
+    everything = torch.cat([p.grad.flatten() for p in [*net.parameters(), late]])
     optimizer.step()
+    assert not passes
+    assert float(handle.result.norm) == pytest.approx(float(everything.norm()))
+    torch.testing.assert_close(late.grad, torch.ones(3) / everything.norm())  # written back by the optimizer
+
+
+def test_a_param_group_beside_a_part_takes_a_pass(passes):
+    net, late = model(), nn.Parameter(torch.zeros(3))
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2, fused=True)
+    gradclip.attach(optimizer, "global_norm:1.0", parameters=net[0])
+    optimizer.add_param_group({"params": [late]})
+    gradients(net, 0)
+    late.grad = torch.ones(3)
+    with pytest.warns(RuntimeWarning, match=r"does not clip 'group1\.0', which the optimizer has got since"):
+        optimizer.step()
     assert len(passes) == 1
-    assert torch.equal(late.grad, torch.ones(3))  # nobody asked for it to be clipped
+    assert torch.equal(late.grad, torch.ones(3))  # a part was named, and it is not in it
 
 
 def test_a_hook_behind_it_sees_clipped_gradients(passes):
@@ -192,7 +209,7 @@ def test_a_factor_that_float32_cannot_divide_by_takes_a_pass(factor):
     net = model()
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2, fused=True)
     hook = optimizer.register_step_pre_hook(lambda *step: None)
-    scale = FusedScale(optimizer, hook.id, list(net.parameters()))
+    scale = FusedScale(optimizer, hook.id, CurrentParameters(optimizer, resolve(optimizer)))
     assert not scale(factor)
     assert not hasattr(optimizer, "grad_scale")
     assert scale(0.5)

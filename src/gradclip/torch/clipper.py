@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from gradclip.backends import reshaped
 from gradclip.clipping import Clipping, as_clipping
 from gradclip.errors import TargetError
 from gradclip.result import ClipResult
+from gradclip.torch.carry_history import carried_over
+from gradclip.torch.current_parameters import CurrentParameters
 from gradclip.torch.late import LateSkip
+from gradclip.torch.not_compiled import not_compiled
 from gradclip.torch.pipeline import OfParameters, run
-from gradclip.torch.plan import plan_for
+from gradclip.torch.plan import Plan, plan_for
 from gradclip.torch.rates import effective_rates
 from gradclip.torch.saved import pack, unpack
 from gradclip.torch.skips import SKIPPED_STEP, Skips
@@ -29,6 +33,8 @@ __all__ = ["Clipper"]
 class Clipper:
     """Clip the same parameters step after step, keeping the threshold's history and counting skipped steps.
 
+    A model or an optimizer that has got other parameters is looked up again: what was learnt of those that stay is kept.
+
     Args:
         target: a model, an optimizer, named parameters or parameters; a tied parameter counts once.
         clipping: a recipe, or its spelling.
@@ -38,7 +44,8 @@ class Clipper:
 
     Raises:
         TypeError: gradients instead of parameters, or something that is neither.
-        TargetError: an exhausted iterator, a parameter the optimizer does not own, or a scope that does not fit.
+        TargetError: an exhausted iterator, a parameter the optimizer does not own, one that is a rank's shard or has no shape
+            yet, or a scope that does not fit.
 
     >>> model = torch.nn.Linear(2, 1)
     >>> clipper = Clipper(model, "global_norm:linear(10,1,1000)")
@@ -58,8 +65,9 @@ class Clipper:
     ) -> None:
         self._plan = plan_for(as_clipping(clipping), target, optimizer, group)
         self._gradients = OfParameters(self._plan.target.parameters)
-        self._optimizer = target if isinstance(target, torch.optim.Optimizer) else optimizer
-        if self._plan.needs_lr and self._optimizer is None:
+        self.current = CurrentParameters(target, self._plan.target, optimizer, group)
+        """Where the parameters were found, and are looked up again."""
+        if self._plan.needs_lr and self.current.optimizer is None:
             raise TargetError(f"{self.clipping} needs the learning rate: use gradclip.attach(optimizer, ...)")
         self._history: Mapping[str, Tensor] = {}
         self.step = 0
@@ -93,6 +101,7 @@ class Clipper:
         """The names of the parameters, in order."""
         return self._plan.target.names
 
+    @not_compiled
     def clip_(self, carry: Carry | None = None) -> ClipResult:
         """Clip the parameters' gradients in place, as one step.
 
@@ -101,13 +110,14 @@ class Clipper:
                 care of that, and the gradients are left as they are (:class:`~gradclip.torch.fused.FusedScale`).
 
         Raises:
-            TargetError: a gradient that does not have its parameter's shape, where that matters; nothing is changed.
+            TargetError: a gradient that does not have its parameter's shape, where that matters, or a method that does not fit
+                the parameters that there are now; nothing is changed.
             StateError: a parameter has another shape than the history was learnt with; nothing is changed.
             NonFiniteGradientError: under ``Raise``, or after ``patience`` skipped steps in a row; nothing is changed. (Where an
                 optimizer on an accelerator drops the step itself, the host learns of it at the next one.)
         """
-        if self._plan.goes_by_shape:
-            self._plan = self._plan.up_to_date(self._gradients.read(), self._history)
+        if self.current.changed() or (self._plan.goes_by_shape and reshaped(self._gradients.read(), self._plan.target.shapes)):
+            self._lay_out_anew()
         skips, plan = self._skips, self._plan
         if skips.unsettled:
             skips.settle()
@@ -126,6 +136,8 @@ class Clipper:
 
     def state_dict(self) -> dict[str, Any]:
         """Return a flat dict: the recipe's spelling, the counters, and the threshold's arrays as they are."""
+        if self.current.changed():
+            self._lay_out_anew()
         counters = (self.step, self.skipped, self.skipped_in_a_row)
         return pack(str(self.clipping), counters, {key: value.clone() for key, value in self._history.items()})
 
@@ -135,6 +147,8 @@ class Clipper:
         Raises:
             StateError: the state is of another version or recipe, or incomplete; nothing is loaded.
         """
+        if self.current.changed():
+            self._lay_out_anew()
         counters, history = unpack(str(self.clipping), self._plan.init(), state)
         self.step, *skips = counters
         self._skips.load(*skips)
@@ -144,8 +158,14 @@ class Clipper:
     def __repr__(self) -> str:
         return f"Clipper({self.clipping}, {len(self.names)} parameters, step {self.step})"
 
+    def _lay_out_anew(self) -> None:
+        """Follow parameters that have become others, or have other shapes; what was learnt of those that stay is kept."""
+        plan = Plan(self.clipping, self.current.find())
+        self._history = carried_over(self._history, self._plan, plan)
+        self._plan, self._gradients = plan, OfParameters(plan.target.parameters)
+        self.current.remember(plan.target)
+
     def _learning_rates(self) -> list[float] | None:
         """The learning rate of each parameter, now."""
-        if self._optimizer is None:
-            return None
-        return effective_rates(self._optimizer, self.parameters)
+        optimizer = self.current.optimizer
+        return None if optimizer is None else effective_rates(optimizer, self.parameters)

@@ -16,6 +16,7 @@ from gradclip.norms import Norm, as_norm
 from gradclip.recipes import tensor_norm
 from gradclip.result import ClipResult
 from gradclip.scopes import Entry
+from gradclip.torch.not_compiled import not_compiled
 from gradclip.torch.pipeline import GradientList, OfParameters, run
 from gradclip.torch.plan import Plan, plan_for
 from gradclip.torch.rates import effective_rates
@@ -31,6 +32,7 @@ __all__ = ["clip", "clip_", "tensor_norms"]
 Grads = TypeVar("Grads")
 
 
+@not_compiled
 def clip_(target: Clippable, clipping: Clipping | Chain | str, *, step: int = 0, group: Any = None) -> ClipResult:
     """Clip the gradients of a model, an optimizer or parameters in place, once.
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from operator import methodcaller
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from gradclip.torch.current_parameters import CurrentParameters
+from gradclip.torch.targets import Target
 
 __all__ = ["FusedScale"]
 
@@ -14,6 +17,7 @@ _SMALLEST = 1e-30
 """Factors below this (or above its inverse) are close to where float32 ends."""
 _EXACT_ENOUGH = (torch.float32, torch.bfloat16, torch.float16)
 """The divisor is a float32: float64 gradients would lose their last digits."""
+_is_fused = methodcaller("get", "fused")
 
 
 class FusedScale:
@@ -24,14 +28,15 @@ class FusedScale:
     Args:
         optimizer: any optimizer; one that is not fused takes no divisor.
         hook: the number of the pre-hook that clips: hooks behind it would still see (or add to) gradients that are not scaled.
-        parameters: what is clipped.
+        current: what is clipped.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, hook: int, parameters: Sequence[Tensor]) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, hook: int, current: CurrentParameters) -> None:
         self._optimizer: Any = optimizer
         self._hook = hook
-        self._parameters = {id(p) for p in parameters}
-        self._plain = all(p.dtype in _EXACT_ENOUGH for p in parameters)
+        self._current = current
+        self._looked_at: Target | None = None
+        self._plain = False
         self._set: Tensor | None = None
         self._skip: Tensor | None = None
         self._before: dict[str, None] = {}
@@ -76,16 +81,14 @@ class FusedScale:
 
     def _takes_all(self) -> bool:
         """Whether one fused pass divides just what is clipped, and nobody else has set a divisor or looks at the gradients."""
-        optimizer = self._optimizer
-        if not self._plain or not getattr(optimizer, "_step_supports_amp_scaling", False):
-            return False
-        if (
-            getattr(optimizer, "grad_scale", None) is not None
-            or next(reversed(optimizer._optimizer_step_pre_hooks)) != self._hook
-        ):
-            return False
-        groups = optimizer.param_groups
-        if not all(group.get("fused") for group in groups):
-            return False
-        own = [id(p) for group in groups for p in group["params"]]
-        return len(own) == len(self._parameters) and self._parameters.issuperset(own)
+        optimizer, target = self._optimizer, self._current.target
+        if target is not self._looked_at:
+            self._looked_at, self._plain = target, all(p.dtype in _EXACT_ENOUGH for p in target.parameters)
+        return (
+            self._plain
+            and self._current.complete
+            and getattr(optimizer, "_step_supports_amp_scaling", False)
+            and getattr(optimizer, "grad_scale", None) is None
+            and next(reversed(optimizer._optimizer_step_pre_hooks)) == self._hook
+            and all(map(_is_fused, optimizer.param_groups))
+        )

@@ -48,10 +48,6 @@ class Layout:
         """Which tensors are part of a block."""
         return [block is not None for block in self.first]
 
-    def same_blocks(self, other: Layout) -> bool:
-        """Whether what was learnt of these blocks holds for another layout's."""
-        return (self.first, self.partition.cells) == (other.first, other.partition.cells)
-
     @cached_property
     def largest_share(self) -> float:
         """The largest cell's part of all elements."""

@@ -8,13 +8,13 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gradclip._cached import cached_property
 from gradclip.backends import reshaped
 from gradclip.chain import Chain
 from gradclip.clipping import Clipping
-from gradclip.errors import StateError, TargetError
+from gradclip.errors import TargetError
 from gradclip.nonfinite import Propagate
 from gradclip.rescales import Hard
 from gradclip.thresholds import Constant
@@ -22,7 +22,7 @@ from gradclip.thresholds.rule import joined, part_of
 from gradclip.torch.layout import Layout
 from gradclip.torch.step import State
 from gradclip.torch.strategies import Strategy, strategy_for
-from gradclip.torch.targets import Clippable, Target, resolve
+from gradclip.torch.targets import Clippable, Target, resolve, tree_of
 
 __all__ = ["Plan", "Stage", "plan_for"]
 
@@ -89,31 +89,9 @@ class Plan:
             return None
         return Stage(Clipping(last.scope, last.norm, Constant(math.inf), Hard(), Propagate()), self.target)
 
-    def up_to_date(self, grads: Sequence[Tensor | None], history: State) -> Plan:
-        """Return the plan over the shapes that the parameters have now: this one, unless one was given other ``.data``.
 
-        Args:
-            grads: the gradients, which have other shapes then, too.
-            history: what was learnt with this plan.
-
-        Raises:
-            StateError: the history is of blocks that are no more.
-            TargetError: the method does not fit the new shapes.
-        """
-        if not reshaped(grads, self.target.shapes):
-            return self
-        anew = Plan(self.clipping, self.target.up_to_date())
-        pairs = zip(self.stages, anew.stages, strict=True)
-        if history and any(old.clipping.threshold.stateful and not old.layout.same_blocks(new.layout) for old, new in pairs):
-            raise StateError(
-                f"{self.clipping} has a history of blocks that are no more, since a parameter was given another shape: make a "
-                "new Clipper, or detach() and attach() again, to begin a new history"
-            )
-        return anew
-
-
-_kept: WeakKeyDictionary[nn.Module, tuple[list[int | str], Plan]] = WeakKeyDictionary()
-"""The last plan over each model, and the model's tree at that time."""
+_kept: WeakKeyDictionary[nn.Module, Plan] = WeakKeyDictionary()
+"""The last plan over each model."""
 
 
 def plan_for(
@@ -127,23 +105,8 @@ def plan_for(
     """
     if optimizer is not None or group is not None or not isinstance(target, nn.Module):
         return Plan(clipping, resolve(target, optimizer, group))
-    tree = _tree(target)
-    before, plan = _kept.get(target, (None, None))
+    plan = _kept.get(target)
     same = plan is not None and (plan.clipping is clipping or plan.clipping == clipping)
-    if plan is None or not same or before != tree or plan.target.up_to_date() is not plan.target:
-        plan = Plan(clipping, resolve(target))
-        _kept[target] = tree, plan
+    if plan is None or not same or plan.target.tree != tree_of(target) or reshaped(plan.target.parameters, plan.target.shapes):
+        plan = _kept[target] = Plan(clipping, resolve(target))
     return plan
-
-
-def _tree(model: nn.Module) -> list[int | str]:
-    """Return the names in a model and the identities of its parameters, in its order: equal as long as nothing has changed."""
-    found: list[int | str] = []
-    todo: list[nn.Module | None] = [model]
-    for module in todo:
-        if module is not None:
-            found += module._parameters
-            found += map(id, module._parameters.values())
-            found += module._modules
-            todo += module._modules.values()
-    return found

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, TypeAlias
 
 import torch
@@ -13,8 +14,9 @@ from gradclip._cached import cached_property
 from gradclip.backends import Shards, reshaped, shards_of
 from gradclip.errors import TargetError, listed
 from gradclip.scopes import Entry
+from gradclip.torch.refused_parameters import check_parameter
 
-__all__ = ["Clippable", "Target", "resolve"]
+__all__ = ["Clippable", "Target", "optimizer_names", "resolve", "tree_of"]
 
 Clippable: TypeAlias = (
     nn.Module | torch.optim.Optimizer | Tensor | Mapping[str, Tensor] | Iterable[Tensor] | Iterable[tuple[str, Tensor]]
@@ -30,6 +32,8 @@ class Target:
     entries: tuple[Entry, ...]
     shards: Shards | None = None
     """How they are cut over ranks, if they are."""
+    tree: list[int | str] = field(default_factory=list, repr=False)
+    """What :func:`tree_of` said of the model in which they were found."""
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -47,16 +51,6 @@ class Target:
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """The shape of each, as it was looked up."""
         return tuple(entry.shape for entry in self.entries)
-
-    def up_to_date(self) -> Target:
-        """Return this target with the shapes that its parameters have now: itself, unless one was given other ``.data``."""
-        changed = reshaped(self.parameters, self.shapes)
-        if not changed:
-            return self
-        entries = list(self.entries)
-        for i in changed:
-            entries[i] = replace(entries[i], shape=tuple(self.parameters[i].shape))
-        return Target(self.parameters, tuple(entries), self.shards)
 
     def check_shapes(self, grads: Sequence[Tensor | None], weights: Sequence[Tensor | None] | None = None) -> None:
         """Refuse gradients, and weights beside them, of other shapes: they would be cut into units that are not theirs.
@@ -78,38 +72,62 @@ class Target:
             )
 
 
-def resolve(target: Clippable, optimizer: torch.optim.Optimizer | None = None, group: Any = None) -> Target:
+def resolve(
+    target: Clippable | Target,
+    optimizer: torch.optim.Optimizer | None = None,
+    group: Any = None,
+    *,
+    strict: bool = True,
+    complete: bool = False,
+) -> Target:
     """Find the parameters in what a user passed; one that appears twice (tied weights) counts once.
 
     ``group`` is the process group over whose ranks every plain tensor is cut, if they are.
-    With ``optimizer`` its param groups are the groups, and every parameter must be one of its own.
+    With ``optimizer`` its param groups are the groups, and every parameter must be one of its own; if not ``strict``, others
+    are left out. ``complete`` takes all that it owns, named by the target or not.
 
     Raises:
         TypeError: something else than a model, an optimizer or parameters; gradients instead of parameters.
-        TargetError: an iterator with nothing left in it, or a parameter the optimizer does not own.
+        TargetError: an iterator with nothing left in it, a shard of a larger parameter, or one that the optimizer does not own.
     """
     if isinstance(target, torch.optim.Optimizer):
         optimizer = target
     groups = _groups(optimizer) if optimizer is not None else {}
-    layouts = _unit_layouts(target) if isinstance(target, nn.Module) else {}
+    layouts = _unit_layouts(target)
     found: dict[int, tuple[Tensor, Entry]] = {}
-    for name, parameter in _named(target):
-        _check(name, parameter)
+    for name, parameter in chain(_named(target), optimizer_names(optimizer) if optimizer is not None and complete else ()):
+        _check(name, parameter, group)
         if id(parameter) not in found:
             axis, runs = layouts.get(id(parameter), (0, 1))
             entry = Entry(name, tuple(parameter.shape), groups.get(id(parameter)), axis, runs)
             found[id(parameter)] = (parameter, entry)
     if optimizer is not None and target is not optimizer:
-        found = _owned(found, groups)
+        found = _owned(found, groups, strict)
     parameters = tuple(p for p, _ in found.values())
-    return Target(parameters, tuple(e for _, e in found.values()), shards_of(parameters, group))
+    tree = tree_of(target) if isinstance(target, nn.Module) else []
+    return Target(parameters, tuple(e for _, e in found.values()), shards_of(parameters, group), tree)
 
 
-def _named(target: Clippable) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(target, nn.Module):
+def tree_of(model: nn.Module) -> list[int | str]:
+    """Return the names in a model and the identities of its parameters, in its order: equal as long as nothing has changed."""
+    found: list[int | str] = []
+    todo: list[nn.Module | None] = [model]
+    for module in todo:
+        if module is not None:
+            found += module._parameters
+            found += map(id, module._parameters.values())
+            found += module._modules
+            todo += module._modules.values()
+    return found
+
+
+def _named(target: Clippable | Target) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(target, Target):
+        yield from zip(target.names, target.parameters, strict=True)
+    elif isinstance(target, nn.Module):
         yield from target.named_parameters()
     elif isinstance(target, torch.optim.Optimizer):
-        yield from _optimizer_names(target)
+        yield from optimizer_names(target)
     elif isinstance(target, Tensor):
         yield "0", target
     elif isinstance(target, Mapping):
@@ -136,7 +154,7 @@ def _listed(target: Iterable[Tensor] | Iterable[tuple[str, Tensor]]) -> Iterator
         )
 
 
-def _optimizer_names(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+def optimizer_names(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
     """Name parameters as the optimizer knows them (torch >= 2.6 keeps names it was built with), else by position."""
     for g, group in enumerate(optimizer.param_groups):
         names = group.get("param_names") or [f"group{g}.{i}" for i in range(len(group["params"]))]
@@ -147,11 +165,12 @@ def _groups(optimizer: torch.optim.Optimizer) -> dict[int, int]:
     return {id(p): g for g, group in enumerate(optimizer.param_groups) for p in group["params"]}
 
 
-def _check(name: object, parameter: object) -> None:
+def _check(name: object, parameter: object, group: Any) -> None:
     if not isinstance(name, str):
         raise TypeError(f"a parameter's name must be a string, not {type(name).__name__}")
     if not isinstance(parameter, Tensor):
         raise TypeError(f"{name!r} must be a parameter, not {type(parameter).__name__}")
+    check_parameter(name, parameter, group)
     gradient_like = not parameter.is_leaf and not parameter.retains_grad
     if gradient_like or (not parameter.requires_grad and not isinstance(parameter, nn.Parameter) and parameter.grad is None):
         raise TypeError(
@@ -160,17 +179,20 @@ def _check(name: object, parameter: object) -> None:
         )
 
 
-def _owned(found: dict[int, tuple[Tensor, Entry]], groups: Mapping[int, int]) -> dict[int, tuple[Tensor, Entry]]:
+def _owned(found: dict[int, tuple[Tensor, Entry]], groups: Mapping[int, int], strict: bool) -> dict[int, tuple[Tensor, Entry]]:
     """Keep what the optimizer owns; a frozen parameter that it does not own is no mistake, any other is."""
     strangers = [e.name for key, (p, e) in found.items() if key not in groups and p.requires_grad]
-    if strangers:
+    if strangers and strict:
         raise TargetError(
             f"the optimizer does not own {listed(strangers)}: add them to it, or pass only the parameters it steps"
         )
     return {key: pair for key, pair in found.items() if key in groups}
 
 
-def _unit_layouts(model: nn.Module) -> dict[int, tuple[int, int]]:
+def _unit_layouts(target: Clippable | Target) -> dict[int, tuple[int, int]]:
     """Find the weights whose output units do not lie along axis 0: transposed convolutions, (in, out / groups, ...)."""
+    if isinstance(target, Target):
+        return {id(p): (e.unit_axis, e.unit_groups) for p, e in zip(target.parameters, target.entries, strict=True)}
     transposed = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-    return {id(m.weight): (1, m.groups) for m in model.modules() if isinstance(m, transposed)}
+    modules = target.modules() if isinstance(target, nn.Module) else ()
+    return {id(m.weight): (1, m.groups) for m in modules if isinstance(m, transposed)}

@@ -11,7 +11,7 @@ import torch
 from gradclip.chain import Chain
 from gradclip.clipping import Clipping
 from gradclip.torch import Attachment, Clipper, attach
-from gradclip.torch.attachment import _attached
+from gradclip.torch.attachment import attachment_of
 from gradclip.watch.observe.call_wrapper import Call
 from gradclip.watch.record.stream import Stream
 
@@ -39,7 +39,7 @@ class ReplaceClipping:
 
     def clip_steps_of(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip this optimizer's steps from now on; an attachment that the script has made clips with this method instead."""
-        handle = _attached.get(optimizer)
+        handle = attachment_of(optimizer)
         if self._failed or (handle is not None and handle.clipper in self._clippers):
             return
         try:
