@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import torch
+
+from gradclip._arrays import namespace
 from gradclip.torch.attachment import Attachment, attach
 from gradclip.torch.clipper import Clipper
 from gradclip.torch.dropin import (
@@ -18,3 +21,5 @@ __all__ = [
     "Attachment", "Clipper", "InBackward", "attach", "clip", "clip_", "clip_grad_norm", "clip_grad_norm_", "clip_grad_value_",
     "clip_grads_with_norm_", "get_total_norm", "tensor_norms",
 ]  # fmt: skip
+
+namespace(torch.empty(0))  # found once, before torch.compile traces anything: it cannot trace the search without warnings
