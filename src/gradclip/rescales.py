@@ -127,9 +127,10 @@ class Soft(Rescale):
         if self.k == 1:
             return 1.0 / (1.0 + ratio)
         xp = namespace(norms)
-        over = ratio > 1
-        inverse = 1.0 / xp.where(over, ratio, xp.ones_like(ratio))  # the power of the smaller one cannot overflow
-        bent = (1.0 + xp.where(over, inverse, ratio) ** self.k) ** (-1 / self.k)
+        one, over, zero = xp.ones_like(ratio), ratio > 1, ratio == 0
+        inverse = 1.0 / xp.where(over, ratio, one)  # the power of the smaller one cannot overflow
+        power = xp.where(zero, one, xp.where(over, inverse, ratio)) ** self.k  # nor has it a slope without end
+        bent = (1.0 + xp.where(zero, 0.0 * one, power)) ** (-1 / self.k)
         return inverse * bent
 
 
