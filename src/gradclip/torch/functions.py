@@ -76,8 +76,8 @@ def clip(grads: Grads, clipping: Clipping | Chain | str, *, params: Any = None, 
     Gradients that require grad (``create_graph=True``) are clipped differentiably, since the factor is a function of them, and
     of the weights where the limit is; where a block is 0, its norm has the derivative 0. Under ``torch.func.vmap`` every sample
     is clipped by itself. Inside such transforms nobody knows whether a gradient is finite, so ``nonfinite="skip"`` sets all
-    gradients of a sample with a NaN or Inf to 0 instead of None, and ``"raise"`` is refused. For ``torch.compile(fullgraph=True)`` make the recipe
-    outside the compiled function, with ``nonfinite="propagate"``.
+    gradients of a sample with a NaN or Inf to 0 instead of None, and ``"raise"`` is refused. For
+    ``torch.compile(fullgraph=True)`` make the recipe outside the compiled function, with ``nonfinite="propagate"``.
 
     Args:
         grads: a tensor, a list, tuple or dict of tensors (None where there is no gradient), or a model, whose gradients
