@@ -75,7 +75,7 @@ def test_every_point_of_the_algebra_has_its_derivatives(scope, rescale):
             continue
         assert_same(found, expected, rtol=1e-12, atol=0)
         assert gradcheck(clips(method), (a, b), check_forward_ad=True)
-        assert gradgradcheck(clips(method), (a, b))
+        assert gradgradcheck(clips(method), (a, b), fast_mode=True)
         checked += 1
     assert checked or isinstance(rescale, Clamp)
 

@@ -57,6 +57,10 @@ def _through(stage: Stage, grads: Grads, step: StepInputs) -> Grads:
 
 def _refuse(plan: Plan, grads: Grads) -> None:
     names = plan.target.names
+    if plan.target.shards is not None:
+        raise TargetError(
+            "gradients that are cut over ranks and part of a graph cannot be clipped: detach() them for constants"
+        )
     for grad, name in zip(grads, names, strict=True):
         if grad is not None and grad.layout == torch.sparse_coo:
             raise TargetError(
