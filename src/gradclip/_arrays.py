@@ -10,11 +10,14 @@ __all__ = ["Array", "namespace"]
 Array: TypeAlias = Any
 """An array of any library that follows the array API: NumPy, PyTorch, JAX."""
 
+_of_type: dict[type, ModuleType] = {}
+
 
 def namespace(array: Array) -> ModuleType:
     """Return the array-API namespace of ``array``."""
-    # Imported late: array_api_compat pulls in NumPy, and `import gradclip` must stay light.
-    from array_api_compat import array_namespace
+    if type(array) not in _of_type:
+        # Imported late: array_api_compat pulls in NumPy, and `import gradclip` must stay light.
+        from array_api_compat import array_namespace
 
-    found: ModuleType = array_namespace(array)
-    return found
+        _of_type[type(array)] = array_namespace(array)
+    return _of_type[type(array)]

@@ -37,7 +37,8 @@ class Rescale(ABC):
         xp, now = namespace(norms), self.at(step, norms) if self.moves else self
         if isinstance(limits, float):
             return xp.ones_like(norms) if limits == xp.inf else now.phi(norms, limits)
-        return xp.where(limits == xp.inf, xp.ones_like(norms), now.phi(norms, limits))
+        one, unlimited = xp.ones_like(norms), limits == xp.inf
+        return xp.where(unlimited, one, now.phi(norms, xp.where(unlimited, one, limits)))
 
     def at(self, step: int | Array, norms: Array) -> Rescale:
         """Return it with every number that moves as it is at this step, as an array like ``norms`` where the step is one."""
@@ -51,8 +52,8 @@ class Rescale(ABC):
 def _down_to_limit(self: Rescale, norms: Array, limits: Array | float) -> Array:
     """Return ``min(1, T/n)``, exactly 1 where nothing is above its limit."""
     xp = namespace(norms)
-    one = xp.ones_like(norms)
-    return xp.where(norms <= limits, one, limits / xp.where(norms == 0, one, norms))
+    one, within = xp.ones_like(norms), norms <= limits
+    return xp.where(within, one, limits / xp.where(within, one, norms))  # no division that is not used: it has a derivative
 
 
 @dataclass(frozen=True)
@@ -126,9 +127,10 @@ class Soft(Rescale):
         if self.k == 1:
             return 1.0 / (1.0 + ratio)
         xp = namespace(norms)
-        over = ratio > 1
-        inverse = 1.0 / xp.where(over, ratio, xp.ones_like(ratio))  # the power of the smaller one cannot overflow
-        bent = (1.0 + xp.where(over, inverse, ratio) ** self.k) ** (-1 / self.k)
+        one, over, zero = xp.ones_like(ratio), ratio > 1, ratio == 0
+        inverse = 1.0 / xp.where(over, ratio, one)  # the power of the smaller one cannot overflow
+        power = xp.where(zero, one, xp.where(over, inverse, ratio)) ** self.k  # nor has it a slope without end
+        bent = (1.0 + xp.where(zero, 0.0 * one, power)) ** (-1 / self.k)
         return inverse * bent
 
 

@@ -7,10 +7,11 @@ more cells whose norms are combined.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from math import prod
 from typing import ClassVar, TypeAlias
 
@@ -102,9 +103,9 @@ class Scope(ABC):
             TargetError: the scope needs names or groups that the tensors do not have, or a pattern matches nothing.
         """
         for pattern in self.exclude:
-            if not any(fnmatchcase(entry.name, pattern) for entry in entries):
+            if not any(_matches(entry.name, pattern) for entry in entries):
                 raise TargetError(f"exclude pattern {pattern!r} matches no parameter: {_known(entries)}")
-        included = [not any(fnmatchcase(e.name, p) for p in self.exclude) for e in entries]
+        included = [not any(_matches(e.name, p) for p in self.exclude) for e in entries]
         return self._cut(entries, included)
 
     @abstractmethod
@@ -147,7 +148,7 @@ class PerGroup(Scope):
                 )
             return entry.group
         for block, pattern in enumerate(self.patterns):
-            if fnmatchcase(entry.name, pattern):
+            if _matches(entry.name, pattern):
                 return block
         raise TargetError(
             f"parameter {entry.name!r} is in none of the groups {', '.join(map(repr, self.patterns))}: "
@@ -208,7 +209,18 @@ def _patterns(patterns: Patterns) -> tuple[str, ...]:
     for pattern in found:
         if not isinstance(pattern, str) or not pattern:
             raise TypeError(f"a name pattern is a word such as 'head.*', not {pattern!r}")
+        _matches("", pattern)
     return found
+
+
+_compiled: dict[str, re.Pattern[str]] = {}
+"""Of every pattern that was used, since ``fnmatch`` is nothing that ``torch.compile`` can trace."""
+
+
+def _matches(name: str, pattern: str) -> bool:
+    if pattern not in _compiled:
+        _compiled[pattern] = re.compile(translate(pattern))
+    return _compiled[pattern].match(name) is not None
 
 
 def _numbered(

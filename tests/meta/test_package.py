@@ -114,10 +114,11 @@ class TestReadme:
 
     def test_the_quick_start_runs_as_written(self):
         blocks = re.findall(r"```python\n(.*?)```", self.text, re.DOTALL)
-        assert len(blocks) == 2
+        assert len(blocks) == 3
         out = "".join(run(f"import warnings; warnings.simplefilter('error')\n{block}") for block in blocks)
         assert out.count("-> 1.0") == 3
         assert "[tensor([ 0.5000, -0.5000])]" in out
+        assert "{'weight': (4, 1, 8), 'bias': (4, 1)}" in out
 
     def test_the_table_of_recipes_is_current(self):
         from gradclip.cli.recipes import markdown

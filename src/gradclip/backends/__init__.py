@@ -4,18 +4,21 @@ from gradclip.backends.backend import Backend, SparseEntries, Units
 from gradclip.backends.chooser import choose, choose_sharded, norms_of_each, take_all
 from gradclip.backends.combine import combine, combined_on_host, vector
 from gradclip.backends.cpu import reshaped
+from gradclip.backends.functional import Functional, in_graph, transforming
 from gradclip.backends.shards import Shards, reduced, shards_of
 from gradclip.backends.stock_norms import norm_dtype
 from gradclip.backends.values import prepared, values_of
 
 __all__ = [
     "Backend",
+    "Functional",
     "SparseEntries",
     "Units",
     "choose",
     "choose_sharded",
     "combine",
     "combined_on_host",
+    "in_graph",
     "norm_dtype",
     "norms_of_each",
     "prepared",
@@ -24,6 +27,7 @@ __all__ = [
     "reshaped",
     "shards_of",
     "take_all",
+    "transforming",
     "values_of",
     "vector",
 ]

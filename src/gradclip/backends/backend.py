@@ -116,6 +116,14 @@ class Backend(ABC):
         """Return for each tensor whether a flag is set on any rank that has a part of it."""
         return flags
 
+    def like(self, tensors: Sequence[Tensor | None]) -> Backend | None:
+        """Return this kind of backend for other tensors, where it has to be this kind; None where any will do."""
+        return None
+
+    def combined(self, norms: Tensor, p: float, index: Tensor | None, count: int) -> Tensor:
+        """Return the norm of every block from those of its cells; ``index`` names each cell's block (None: one block)."""
+        return combine(norms, p, index, count)
+
     def total(self, norms: Tensor, p: float) -> Tensor:
         """Return the norm of all cells together, 0-dim, from their norms."""
         if self.on_host and 0 < norms.numel() <= _FEW:

@@ -12,10 +12,12 @@ from gradclip.backends import gpu
 from gradclip.backends.backend import Backend, SparseEntries, Units
 from gradclip.backends.compiled import Compiled
 from gradclip.backends.cpu import Cpu
+from gradclip.backends.functional import transforming
 from gradclip.backends.mesh import Mesh
 from gradclip.backends.mixed import Mixed
 from gradclip.backends.shards import Shards, local_of
 from gradclip.backends.stock import Stock
+from gradclip.errors import TargetError
 
 __all__ = ["KERNELS", "choose", "choose_sharded", "norms_of_each", "take_all"]
 
@@ -41,7 +43,16 @@ def take_all(tensors: Sequence[Tensor | None], units: Units | None = None) -> Ba
 def choose(
     tensors: Sequence[Tensor | None], units: Units | None = None, sparse: Mapping[int, SparseEntries] | None = None
 ) -> Backend:
-    """Return the backend for strided tensors, and the stored values of sparse ones, of any kind."""
+    """Return the backend for strided tensors, and the stored values of sparse ones, of any kind.
+
+    Raises:
+        TargetError: inside a transform of ``torch.func``, where nothing can be changed in place, and no number read.
+    """
+    if transforming():
+        raise TargetError(
+            "inside vmap, grad and other transforms of torch.func gradients can neither be changed in place nor read as "
+            "numbers: use gradclip.clip(grads, ...), which returns new ones"
+        )
     compiling = torch.compiler.is_compiling()
     rest, parts = list(range(len(tensors))), []
     for take in [] if compiling else KERNELS:

@@ -181,7 +181,7 @@ def reshaped(tensors: Sequence[Tensor | None], shapes: Sequence[tuple[int, ...]]
         suspects = _kernel.reshaped(tensors, shapes, _TYPES, _API)  # and those that it cannot read
     if not suspects:
         return []
-    return [i for i in suspects if (t := tensors[i]) is not None and tuple(t.shape) != shapes[i]]
+    return [i for i in suspects if tuple(getattr(tensors[i], "shape", shapes[i])) != shapes[i]]  # and None has no shape
 
 
 def enabled() -> bool:

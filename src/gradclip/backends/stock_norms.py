@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["norm_dtype", "norm_of", "norms_of", "unit_norms"]
+__all__ = ["norm_dtype", "norm_of", "norms_of", "unit_norms", "wide_dtype"]
 
 _ROW = 256
 """Elements summed in the tensor's own precision before float64 takes over."""
@@ -56,7 +56,7 @@ def norm_of(x: Tensor, p: float) -> Tensor:
         return x.abs().amax().to(kept)
     if x.dtype in (torch.float64, torch.complex128) or p > 4 or kept == torch.float32:
         return _scaled_norm(x, p, kept)
-    return torch.linalg.vector_norm(x, p, dtype=_wide(x, kept)).to(kept)
+    return torch.linalg.vector_norm(x, p, dtype=wide_dtype(x, kept)).to(kept)
 
 
 def unit_norms(x: Tensor, p: float, view: tuple[int, int, int, int]) -> Tensor:
@@ -73,7 +73,7 @@ def unit_norms(x: Tensor, p: float, view: tuple[int, int, int, int]) -> Tensor:
             return norms
     largest = units.abs().amax(dim=(1, 3), keepdim=True).to(kept)
     scale = torch.where((largest > 0) & largest.isfinite(), largest, torch.ones_like(largest))
-    wide = units.to(_wide(x, kept)) / scale
+    wide = units.to(wide_dtype(x, kept)) / scale
     return (torch.linalg.vector_norm(wide, p, dim=(1, 3), keepdim=True) * scale).flatten().to(kept)
 
 
@@ -126,10 +126,11 @@ def _scaled_norm(x: Tensor, p: float, kept: torch.dtype) -> Tensor:
     """Divide by the largest element first, so that no power overflows; exact for any finite input."""
     largest = x.abs().amax().to(kept)
     scale = torch.where((largest > 0) & largest.isfinite(), largest, torch.ones_like(largest))
-    return (torch.linalg.vector_norm(x.to(_wide(x, kept)) / scale, p) * scale).to(kept)
+    return (torch.linalg.vector_norm(x.to(wide_dtype(x, kept)) / scale, p) * scale).to(kept)
 
 
-def _wide(x: Tensor, kept: torch.dtype) -> torch.dtype:
+def wide_dtype(x: Tensor, kept: torch.dtype) -> torch.dtype:
+    """Return the dtype in which a tensor's elements are as wide as norms."""
     if x.is_complex():
         return torch.complex128 if kept == torch.float64 else torch.complex64
     return kept

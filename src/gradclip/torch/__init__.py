@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 
+import torch
+
+from gradclip._arrays import namespace
 from gradclip._torch_import import torch_imported
 from gradclip.torch.attachment import Attachment, attach
 from gradclip.torch.clipper import Clipper
@@ -22,4 +25,5 @@ __all__ = [
     "clip_grads_with_norm_", "get_total_norm", "tensor_norms",
 ]  # fmt: skip
 
+namespace(torch.empty(0))  # found once, before torch.compile traces anything: it cannot trace the search without warnings
 torch_imported(sys.modules[__name__])

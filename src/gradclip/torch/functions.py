@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from gradclip.backends import shards_of
+from gradclip.backends import in_graph, shards_of
 from gradclip.clipping import Clipping, as_clipping
 from gradclip.errors import TargetError
 from gradclip.norms import Norm, as_norm
 from gradclip.recipes import tensor_norm
 from gradclip.result import ClipResult
 from gradclip.scopes import Entry
+from gradclip.torch import differentiable
 from gradclip.torch.not_compiled import not_compiled
 from gradclip.torch.pipeline import GradientList, OfParameters, run
 from gradclip.torch.plan import Plan, plan_for
@@ -74,6 +75,12 @@ def clip_(target: Clippable, clipping: Clipping | Chain | str, *, step: int = 0,
 def clip(grads: Grads, clipping: Clipping | Chain | str, *, params: Any = None, step: int = 0) -> Any:
     """Return clipped copies of gradients; the originals are not changed.
 
+    Gradients that require grad (``create_graph=True``) are clipped differentiably, since the factor is a function of them, and
+    of the weights where the limit is; where a block is 0, its norm has the derivative 0. Under ``torch.func.vmap`` every sample
+    is clipped by itself. Inside such transforms nobody knows whether a gradient is finite, so ``nonfinite="skip"`` sets all
+    gradients of a sample with a NaN or Inf to 0 instead of None, and ``"raise"`` is refused. For
+    ``torch.compile(fullgraph=True)`` make the recipe outside the compiled function, with ``nonfinite="propagate"``.
+
     Args:
         grads: a tensor, a list, tuple or dict of tensors (None where there is no gradient), or a model, whose gradients
             are meant: they come back as a dict by name.
@@ -86,11 +93,16 @@ def clip(grads: Grads, clipping: Clipping | Chain | str, *, params: Any = None, 
 
     Raises:
         TypeError: something else than tensors.
-        TargetError: a method that does not fit, or params that do not fit the gradients.
+        TargetError: a method that does not fit, params that do not fit the gradients, or sparse gradients that require grad.
         ValueError: a method that keeps a history: use ``Clipper`` or ``attach``.
+        NonFiniteGradientError: a NaN or Inf, under ``nonfinite="raise"``.
 
     >>> clip([torch.tensor([3.0, 4.0])], "global_norm:1")
     [tensor([0.6000, 0.8000])]
+    >>> per_sample = torch.tensor([[3.0, 4.0], [0.3, 0.4]])
+    >>> torch.func.vmap(lambda g: clip(g, "global_norm:1.0"))(per_sample)
+    tensor([[0.6000, 0.8000],
+            [0.3000, 0.4000]])
     >>> clip({"w": torch.tensor([-2.0, 0.1])}, "value:0.5")
     {'w': tensor([-0.5000,  0.1000])}
     """
@@ -151,10 +163,15 @@ def _learning_rates(plan: Plan, target: Clippable) -> list[float]:
 
 
 def _clipped(plan: Plan, grads: Sequence[Tensor | None], weights: Sequence[Any] | None, step: int) -> list[Tensor | None]:
-    copies = [None if g is None else g.detach().clone() for g in grads]
-    result, _ = run(plan, GradientList(copies), StepInputs(weights, number=step))
-    if result.skipped:
-        warnings.warn(SKIPPED_STEP.warning(result.nonfinite_names), RuntimeWarning, stacklevel=3)
+    inputs = StepInputs(weights, number=step)
+    if in_graph(grads):
+        copies, bad = differentiable.clipped(plan, grads, inputs)
+    else:
+        copies = [None if g is None else g.detach().clone() for g in grads]
+        result, _ = run(plan, GradientList(copies), inputs)
+        bad = result.nonfinite_names if result.skipped else ()
+    if bad:
+        warnings.warn(SKIPPED_STEP.warning(bad), RuntimeWarning, stacklevel=3)
     return copies
 
 

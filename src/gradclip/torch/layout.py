@@ -92,7 +92,7 @@ class Layout:
         if self.one_block:
             norms = backend.total(cells, self.norm.p).reshape(1)
         elif not self.partition.identity:
-            norms = combine(cells, self.norm.p, self._on("_block_of", cells.device), self.count + 1)[: self.count]
+            norms = backend.combined(cells, self.norm.p, self._on("_block_of", cells.device), self.count + 1)[: self.count]
         return self._mean(norms, self._on_block(self._cell_sizes(backend, cells))) if self.norm.mean else norms
 
     def largest(self, of_tensors: Tensor) -> Tensor:

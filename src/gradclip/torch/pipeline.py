@@ -21,7 +21,7 @@ from gradclip.result import ClipResult
 from gradclip.torch.plan import Plan, Stage
 from gradclip.torch.step import Applied, Decision, State, StepInputs
 
-__all__ = ["GradientList", "Gradients", "OfParameters", "run", "run_stage"]
+__all__ = ["GradientList", "Gradients", "OfParameters", "refuse_complex", "run", "run_stage"]
 
 _grad_of = attrgetter("grad")
 
@@ -129,7 +129,7 @@ def _backend(stage: Stage, gradients: Gradients, step: StepInputs) -> Backend:
     if stage.goes_by_shape:
         stage.target.check_shapes(grads, step.weights if stage.clipping.threshold.needs_weights else None)
     if not stage.clipping.threshold.symmetric:
-        _refuse_complex(stage, grads)
+        refuse_complex(stage, grads)
     if stage.shards is not None:
         return choose_sharded(reduced(grads, gradients.put), stage.layout.units, stage.shards)
     backend = take_all(grads, stage.layout.units)
@@ -139,7 +139,8 @@ def _backend(stage: Stage, gradients: Gradients, step: StepInputs) -> Backend:
     return choose(values, stage.layout.units, sparse)
 
 
-def _refuse_complex(stage: Stage, grads: Sequence[Tensor | None]) -> None:
+def refuse_complex(stage: Stage, grads: Sequence[Tensor | None]) -> None:
+    """Refuse complex gradients, for an interval that is not symmetric."""
     for grad, name in zip(grads, stage.target.names, strict=True):
         if grad is not None and grad.is_complex():
             raise TargetError(f"{name!r} is complex, which has no lower and upper bound: use value(0.5), one bound on |z|")

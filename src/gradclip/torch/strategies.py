@@ -114,8 +114,8 @@ class Strategy(ABC):
         """The weights of the parameters that have a gradient."""
         if step.weights is None:
             raise TargetError(f"{self.clipping} needs the weights: pass parameters, or the weights with params=...")
-        own = [None if t is None else w.detach() for w, t in zip(step.weights, backend.tensors, strict=True)]
-        return self.layout.backend_for(own)
+        own = [None if t is None else w for w, t in zip(step.weights, backend.tensors, strict=True)]
+        return backend.like(own) or self.layout.backend_for(own)
 
     def _learning_rates(self, backend: Backend, lrs: Sequence[float]) -> Tensor:
         moving = [0.0 if t is None else lr for lr, t in zip(lrs, backend.tensors, strict=True)]
