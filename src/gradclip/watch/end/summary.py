@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gradclip.diagnosis.formatting import plural
+from gradclip.diagnosis.formatting import percent, plural
 from gradclip.watch.record.recorder import Totals
 
 __all__ = ["summary"]
@@ -34,7 +34,7 @@ def summary(totals: Totals, ending: str, clip: str | None, replaced: int) -> lis
 def _clipping(totals: Totals, clip: str | None, replaced: int) -> str:
     if not totals.clip_attempts:
         return "the script did not clip"
-    share = f"{totals.clipped / totals.clip_attempts:.1%} of steps"
+    share = f"{percent(totals.clipped / totals.clip_attempts)} of steps"
     if clip is None:
         return f"the script clipped {share}"
     instead = f", in place of the script's own ({plural(replaced, 'call')} left out)" if replaced else ""
