@@ -1,4 +1,4 @@
-"""A straight-through term in the wrong unit: the gradient of one number is a million times that of the net, which is clipped with it.
+"""A straight-through term in the wrong unit: one number's gradient is a million times the net's, which is clipped with it.
 
 Expects: one-tensor-makes-the-norm
 Also fine: always-clipping, update-too-small

@@ -54,12 +54,13 @@ def check(run: RunData, checks: Iterable[Check] = tuple(CHECKS.values())) -> lis
 
 
 def _causes_first(found: list[Finding]) -> list[Finding]:
-    """Rank findings; what others explain stands behind them, and advises to mend the first cause before anything else."""
+    """Rank findings, a cause as what it explains; that stands behind it, and advises to mend the cause before anything else."""
     ranked = sorted(found, key=_rank)
     causes = {id(one): [cause for cause in ranked if _explains(cause, one)] for one in ranked}
+    ranks = {id(one): min(_rank(other) for other in ranked if other is one or _explains(one, other)) for one in ranked}
 
-    def place(one: Finding) -> tuple[int, ...]:
-        return max([(*_rank(one), 0), *((*_rank(cause), 1) for cause in causes[id(one)])])
+    def place(one: Finding) -> tuple[tuple[int, ...], bool]:
+        return max([(ranks[id(one)], False), *((ranks[id(cause)], True) for cause in causes[id(one)])])
 
     def advised(one: Finding) -> Finding:
         first = [cause for cause in causes[id(one)] if not causes[id(cause)]]
@@ -69,9 +70,8 @@ def _causes_first(found: list[Finding]) -> list[Finding]:
 
 
 def _explains(cause: Finding, finding: Finding) -> bool:
-    """Whether a finding may be nothing but the effect of another one, which must weigh as much."""
-    weights = [SEVERITIES.index(one.symptom.severity) for one in (cause, finding)]
-    return finding.name in cause.check.explains and cause.optimizer == finding.optimizer and weights[0] <= weights[1]
+    """Whether a finding may be nothing but the effect of another one."""
+    return finding.name in cause.check.explains and cause.optimizer == finding.optimizer
 
 
 def _effect(finding: Finding, cause: Finding) -> Finding:

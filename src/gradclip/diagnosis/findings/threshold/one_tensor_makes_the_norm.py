@@ -8,8 +8,8 @@ Why it is bad:
 How it is detected:
     At half of the recorded steps or more, in the second half of the run, all other tensors together are at most a hundredth of
     the norm, and so is each of their elements (in the root mean square) beside that tensor's; and clipping to a constant norm
-    leaves a tenth of the gradient or less at the middle one of at least 100 steps. It is a warning where the loss lost less
-    than 5% of its size, nothing where it lost 90%, else a note.
+    leaves a tenth of the gradient or less at the middle one of at least 100 steps. It is a warning where the loss hardly
+    fell (by less than 5%), nothing where it lost 90% of its size, else a note.
 
 Wrong:
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # model.gate has a gradient of 1e10
@@ -34,10 +34,11 @@ from gradclip.diagnosis.advice.threshold_fix import attach_fix
 from gradclip.diagnosis.evidence import Evidence
 from gradclip.diagnosis.finding import Symptom
 from gradclip.diagnosis.formatting import number, percent
+from gradclip.diagnosis.readings.losses import losses_of
 from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 from gradclip.diagnosis.signals.dominant_layer import LEFT, DominantLayer, dominant_layer_of
 from gradclip.diagnosis.signals.global_norm_clipping import global_norm_clipping_of
-from gradclip.diagnosis.signals.loss_progress import has_learned, stalls
+from gradclip.diagnosis.signals.loss_progress import has_learned, loss_fell, stalls
 
 EXPLAINS: Final = ("clipped-under-eps", "always-clipping", "threshold-in-the-noise", "update-too-small")
 FEWEST_STEPS: Final = 100
@@ -55,7 +56,7 @@ def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
     if kept > KEPT or not _larger_elements(optimizer, dominant):
         return
     yield Symptom(
-        "warning" if stalls(run, optimizer) else "note",
+        "warning" if stalls(run, optimizer) or _ended_where_it_began(optimizer) else "note",
         f"{dominant.name} is nearly all of the gradient norm (the other tensors together are {percent(dominant.left)} of it), "
         f"so clipping to {number(clipping.threshold)} for its sake leaves {percent(kept)} of every other gradient.",
         (
@@ -68,6 +69,11 @@ def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
         "likely",
         clipping.where,
     )
+
+
+def _ended_where_it_began(optimizer: OptimizerRun) -> bool:
+    losses = losses_of(optimizer).values
+    return len(losses) >= FEWEST_STEPS and not loss_fell(losses)
 
 
 def _larger_elements(optimizer: OptimizerRun, dominant: DominantLayer) -> bool:

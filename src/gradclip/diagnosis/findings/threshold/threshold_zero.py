@@ -47,15 +47,16 @@ def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
         f"The threshold of {found.function} is 0 at {percent(found.share.value)} of steps: every gradient becomes zero there, "
         f"and nothing is learned.",
         (found.threshold, found.share),
-        _fix(optimizer),
+        _fix(optimizer, found.function),
         "certain",
         found.where,
     )
 
 
-def _fix(optimizer: OptimizerRun) -> str:
+def _fix(optimizer: OptimizerRun, function: str) -> str:
+    name, limit = ("clip_grad_value_", "clip_value") if "value" in function else ("clip_grad_norm_", "max_norm")
     return f"""\
-if max_norm > 0:  # where 0 means that nothing is to be clipped
-    torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+if {limit} > 0:  # where 0 means that nothing is to be clipped
+    torch.nn.utils.{name}(model.parameters(), {limit})
 # or with a threshold that these norms ask for, once before the loop:
 {attach_fix(optimizer)}"""
