@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -18,9 +19,9 @@ from gradclip.runs import Run
 from tests.diagnosis.runs import recorded
 
 
-def fake(name="a-fault", family="wiring", severity="warning", confidence="likely", **changes):
+def fake(name="a-fault", family="wiring", severity="warning", confidence="likely", explains=(), **changes):
     symptom = Symptom(severity, f"{name} was seen.", (), "mend()", confidence, **changes)
-    return Check(name, family, lambda run, optimizer: [symptom], Manual(name, "A fault.", {}))
+    return Check(name, family, lambda run, optimizer: [symptom], Manual(name, "A fault.", {}), explains)
 
 
 @pytest.fixture
@@ -63,6 +64,45 @@ def test_the_gravest_and_surest_come_first_and_wiring_before_numbers(run):
         fake("warning"),
     ]
     assert [finding.name for finding in check(run, checks)] == ["calls", "numbers", "unsure", "warning", "note"]
+
+
+def test_a_cause_stands_before_its_effects_which_advise_to_mend_it_first(run):
+    checks = [
+        fake("effect", severity="warning", confidence="certain"),
+        fake("other", severity="warning", confidence="certain", family="threshold"),
+        fake("between", explains=("effect",), family="threshold"),
+        fake("cause", confidence="possible", explains=("between", "effect"), family="threshold"),
+    ]
+    found = check(run, checks)
+    assert [one.name for one in found] == ["cause", "effect", "between", "other"]
+    told = "# mend cause first: this may be nothing but its effect"
+    assert [one.symptom.fix for one in found] == ["mend()", told, told, "mend()"]
+
+
+def test_a_cause_ranks_as_its_gravest_effect(run):
+    checks = [fake("effect", severity="error"), fake("cause", severity="note", explains=("effect",)), fake("other")]
+    assert [one.name for one in check(run, checks)] == ["cause", "effect", "other"]
+
+
+def test_a_cause_explains_nothing_of_another_optimizer(tmp_path):
+    from gradclip.runs import RunWriter
+
+    writer = RunWriter(tmp_path / "b.gradclip", {"title": "two"})
+    recorded(writer.path, [[1.0]] * 3, writer=writer, status=None)
+    recorded(writer.path, [[1.0]] * 3, writer=writer, optimizer=1)
+    apart = [
+        replace(fake("effect"), detect=lambda run, one: fake("effect").detect(run, one) if one.number else []),
+        replace(
+            fake("cause", explains=("effect",)), detect=lambda run, one: [] if one.number else fake("cause").detect(run, one)
+        ),
+    ]
+    with Run.open(writer.path) as opened:
+        assert [one.symptom.fix for one in check(read_run(opened), apart)] == ["mend()"] * 2
+
+
+def test_what_a_check_explains_is_there():
+    assert {name for one in CHECKS.values() for name in one.explains} <= set(CHECKS)
+    assert all(name not in one.explains for name, one in CHECKS.items())
 
 
 def test_every_optimizer_is_looked_at(tmp_path):

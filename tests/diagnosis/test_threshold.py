@@ -320,7 +320,12 @@ def test_the_place_of_the_call_is_told(tmp_path):
     assert finding.symptom.where == "train.py:31"
 
 
-@pytest.mark.parametrize("threshold", [0.0, -1.0, math.nan, math.inf, [1.0] * 150 + [2.0] * 150])
+@pytest.mark.parametrize(("threshold", "expected"), [(0.0, ["threshold-zero"]), (-1.0, ["threshold-negative"])])
+def test_thresholds_that_cannot_be_meant_are_told_alone(tmp_path, threshold, expected):
+    assert found(run_of(tmp_path / "a.gradclip", [30.0] * 300, threshold), FAMILY) == expected
+
+
+@pytest.mark.parametrize("threshold", [math.nan, math.inf, [1.0] * 150 + [2.0] * 150])
 def test_thresholds_that_are_none_or_more_than_one_say_nothing(tmp_path, threshold):
     run = partial(run_of, norms=[30.0] * 300, threshold=threshold)
     assert found(run(tmp_path / "a.gradclip"), FAMILY) == []

@@ -34,12 +34,20 @@ def number(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """Return a share that says 0% and 100% only where that is exact.
+    """Return a share that says 0% and 100% only where that is exact; a small one has two digits, however small.
 
-    >>> percent(1.0), percent(0.9999), percent(0.5), percent(1e-6), percent(0.0)
-    ('100%', '99.9%', '50.0%', '0.1%', '0%')
+    >>> percent(1.0), percent(0.9999), percent(0.5), percent(1e-6), percent(1.4e-10), percent(0.0)
+    ('100%', '>99.9%', '50.0%', '0.0001%', '1.4e-08%', '0%')
+    >>> percent(2.5), percent(-0.5), percent(float("nan"))
+    ('250.0%', '-50.0%', 'NaN')
     """
-    return f"{share:.0%}" if share in (0.0, 1.0) else f"{min(max(share, 0.001), 0.999):.1%}"
+    if share in (0.0, 1.0):
+        return f"{share:.0%}"
+    if math.isnan(share):
+        return "NaN"
+    if 0.9995 <= share < 1.0:
+        return ">99.9%"
+    return f"{100 * share:.2g}%" if abs(share) < 0.001 else f"{share:.1%}"
 
 
 def plural(count: int, thing: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -49,7 +50,33 @@ def check(run: RunData, checks: Iterable[Check] = tuple(CHECKS.values())) -> lis
             for optimizer in run.optimizers
             for symptom in one.detect(run, optimizer)
         ]
-    return sorted(found, key=_rank)
+    return _causes_first(found)
+
+
+def _causes_first(found: list[Finding]) -> list[Finding]:
+    """Rank findings, a cause as what it explains; that stands behind it, and advises to mend the cause before anything else."""
+    ranked = sorted(found, key=_rank)
+    causes = {id(one): [cause for cause in ranked if _explains(cause, one)] for one in ranked}
+    ranks = {id(one): min(_rank(other) for other in ranked if other is one or _explains(one, other)) for one in ranked}
+
+    def place(one: Finding) -> tuple[tuple[int, ...], bool]:
+        return max([(ranks[id(one)], False), *((ranks[id(cause)], True) for cause in causes[id(one)])])
+
+    def advised(one: Finding) -> Finding:
+        first = [cause for cause in causes[id(one)] if not causes[id(cause)]]
+        return _effect(one, first[0]) if first else one
+
+    return [advised(one) for one in sorted(ranked, key=place)]
+
+
+def _explains(cause: Finding, finding: Finding) -> bool:
+    """Whether a finding may be nothing but the effect of another one."""
+    return finding.name in cause.check.explains and cause.optimizer == finding.optimizer
+
+
+def _effect(finding: Finding, cause: Finding) -> Finding:
+    fix = f"# mend {cause.name} first: this may be nothing but its effect"
+    return replace(finding, symptom=replace(finding.symptom, fix=fix))
 
 
 def _rank(finding: Finding) -> tuple[int, ...]:

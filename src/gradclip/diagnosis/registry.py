@@ -30,6 +30,8 @@ class Check:
     detect: Detect = field(repr=False)
     """Yields what it finds in one optimizer's part of a run; reads, and changes nothing."""
     manual: Manual = field(repr=False)
+    explains: tuple[str, ...] = ()
+    """The findings that may be nothing but this one's effect: ``EXPLAINS`` in its file."""
 
 
 def _discover() -> Mapping[str, Check]:
@@ -39,7 +41,8 @@ def _discover() -> Mapping[str, Check]:
         for module in pkgutil.iter_modules(package.__path__):
             found = import_module(f"{package.__name__}.{module.name}")
             name = module.name.replace("_", "-")
-            checks[name] = Check(name, family, found.detect, Manual.parse(name, found.__doc__ or ""))
+            manual = Manual.parse(name, found.__doc__ or "")
+            checks[name] = Check(name, family, found.detect, manual, getattr(found, "EXPLAINS", ()))
     return MappingProxyType(checks)
 
 

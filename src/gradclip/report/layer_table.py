@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from gradclip.diagnosis.formatting import number
+from gradclip.diagnosis.formatting import number, percent
 from gradclip.diagnosis.readings.run_data import Layers
 from gradclip.report.table import Table
 
@@ -32,7 +32,7 @@ def _row(layers: Layers, i: int, share: float) -> tuple[str, ...]:
     middle = (float(np.median(finite)), float(finite.max())) if len(finite) else (math.nan, math.nan)
     ends = (float(values[0]), *middle, float(values[-1]))
     bad = len(values) - len(finite)
-    return group.name, str(len(group.members)), *map(number, ends), f"{share:.1%}", f"{bad:,}"
+    return group.name, str(len(group.members)), *map(number, ends), percent(share), f"{bad:,}"
 
 
 def _shares(layers: Layers) -> NDArray[np.float64]:

@@ -108,7 +108,7 @@ def _layer_table(layers: Sequence[tuple[str, float, float]]) -> Table:
         (
             shorten(name, 40),
             number(norm),
-            f"{share:.1%}" if math.isfinite(share) else "–",
+            percent(share) if math.isfinite(share) else "–",
             "█" * round(20 * share) if share <= 1 else "×",
         )
         for name, norm, share in layers

@@ -4,10 +4,12 @@ The rule looks at the last half of the steps where there are enough of them, bec
 those of the rest. A *spike* is a norm above ``SPIKE`` times the median.
 
 1. Without a finite norm above 0, nothing is suggested.
-2. Without spikes: twice the 99th percentile, a guard that acts only when something breaks.
-3. With spikes that one layer makes (it is most of the norm at spikes, and not otherwise): its own threshold, by
+2. Where one layer is nearly all of the norm at most steps: ``tensor_norm``, as a guard for the others, because a threshold for
+   all gradients together would be one for that layer.
+3. Without spikes: twice the 99th percentile, a guard that acts only when something breaks.
+4. With spikes that one layer makes (it is most of the norm at spikes, and not otherwise): its own threshold, by
    ``tensor_norm``, or by ``group_norm`` where the layer is a module of several tensors.
-4. With other spikes: the 90th percentile for all gradients together.
+5. With other spikes: the 90th percentile for all gradients together.
 
 Non-finite steps change none of it: no threshold helps there, the policy that skips them does.
 """
@@ -24,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from gradclip.diagnosis.advice.threshold_candidates import finite_norms, last_half, would_clip
 from gradclip.diagnosis.formatting import number, percent, plural
 from gradclip.diagnosis.readings.run_data import Layers
+from gradclip.diagnosis.signals.dominant_layer import DominantLayer, dominant_layer_of
 
 __all__ = ["Choice", "Suggestion", "suggest"]
 
@@ -90,6 +93,10 @@ def suggest(norms: ArrayLike, layers: Layers | None = None, *, bad: int = 0, cli
     notes = tuple(_notes(every, bad, clipped))
     if not (every > 0).any():
         return Suggestion((), ("No finite gradient norm above 0 was recorded: find out why before clipping.", *notes))
+    dominant = None if layers is None else dominant_layer_of(layers)
+    if layers is not None and dominant is not None:
+        alone = f"{dominant.name} is nearly all of the norm: a threshold for all gradients together would be one for it alone."
+        return Suggestion((_beside(layers, dominant),), (alone, *notes))
     recent = last_half(every) if len(every) >= ENOUGH else every
     middle = float(np.median(recent[recent > 0])) if (recent > 0).any() else float(np.median(every[every > 0]))
     spikes = recent[recent > SPIKE * middle]
@@ -127,6 +134,15 @@ def _moving() -> Iterator[Choice]:
         yield Choice(
             "autoclip:90", "about 10% of steps", "it follows the 90th percentile as the norm moves, with no number to choose"
         )
+
+
+def _beside(layers: Layers, dominant: DominantLayer) -> Choice:
+    """A threshold for single tensors that stops the largest one, and leaves the others alone."""
+    limit = _rounded(GUARD * float(np.percentile(dominant.largest_other, 99)))
+    norms = np.where(layers.missing, 0.0, layers.norms)[dominant.rows]
+    touched = percent(float((norms > limit).any(axis=1).mean()))
+    why = f"{dominant.name} alone makes the norm (the others are {percent(dominant.left)} of it), and this leaves them alone"
+    return Choice(f"tensor_norm:{limit}", f"some tensor at {touched} of steps", why)
 
 
 def _own_threshold(layers: Layers, spike: float) -> Choice | None:

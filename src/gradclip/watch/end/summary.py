@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gradclip.diagnosis.formatting import plural
+from gradclip.diagnosis.formatting import percent, plural
 
 if TYPE_CHECKING:
     from gradclip.watch.record.recorder import Totals
@@ -39,7 +39,7 @@ def summary(totals: Totals, ending: str, clip: str | None, replaced: int) -> lis
 def _clipping(totals: Totals, clip: str | None, replaced: int) -> str:
     if not totals.clip_attempts:
         return "the script did not clip"
-    share = f"{totals.clipped / totals.clip_attempts:.1%} of steps"
+    share = f"{percent(totals.clipped / totals.clip_attempts)} of steps"
     if clip is None:
         return f"the script clipped {share}"
     instead = f", in place of the script's own ({plural(replaced, 'call')} left out)" if replaced else ""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -92,6 +92,7 @@ class Recorder:
         self._began = time.monotonic()
         self._described: dict[int, list[str]] = {}
         self._frozen: dict[int, list[int]] = {}
+        self._settings: dict[int, dict[str, Any]] = {}
 
     def add(self, measured: Measured) -> None:
         """Take one step; hands a batch over when it is large or old enough."""
@@ -135,7 +136,8 @@ class Recorder:
             self._frozen.setdefault(stream.number, []).extend(place for place in stream.frozen() if place >= len(known))
             known += [t.name for t in tensors]
             self.writer.add_tensors(tensors)
-            self.writer.update_meta(frozen=self._frozen)
+            self._settings[stream.number] = stream.settings()
+            self.writer.update_meta(frozen=self._frozen, optimizers=self._settings)
 
     def _write(self, m: Measured, values: list[Floats]) -> None:
         parts = iter(values)

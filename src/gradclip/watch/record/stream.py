@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import weakref
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -115,6 +116,13 @@ class Stream:
         """Return the places of the parameters that do not ask for a gradient."""
         return [place for place, p in enumerate(self.parameters()) if p is not None and not p.requires_grad]
 
+    def settings(self) -> dict[str, Any]:
+        """Return what the run file says of the optimizer: its class, and of each param group the numbers that bound a step."""
+        optimizer = self.optimizer
+        groups = [] if optimizer is None else optimizer.param_groups
+        numbers = [{name: _number(group[name]) for name in ("eps", "betas") if name in group} for group in groups]
+        return {"class": "" if optimizer is None else type(optimizer).__name__, "groups": numbers}
+
     def learning_rates(self) -> list[float]:
         """Return the learning rate of each param group."""
         optimizer = self.optimizer
@@ -140,6 +148,13 @@ class Stream:
             return None
         before += [None] * (len(self) - len(before))
         return _norms(_moved(self.parameters(), before))
+
+
+def _number(value: Any) -> Any:
+    """A number, or several; None for what is none: optimizers that others write hold what they like."""
+    if isinstance(value, (list, tuple)):
+        return [_number(one) for one in value]
+    return float(value) if isinstance(value, (int, float)) else None
 
 
 @torch.no_grad()

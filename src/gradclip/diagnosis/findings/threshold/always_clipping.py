@@ -4,7 +4,8 @@ Why it is bad:
     When every gradient is cut to the same norm, how large it was says nothing any more: this is normalised gradient
     descent, with a learning rate that is smaller than the one in the code. Under SGD the steps stay as long near a minimum
     as far from it, and a threshold far too low leaves steps too short to get anywhere; under Adam and its kin a constant
-    factor cancels, and only the differences between steps are lost. It may work well; then it is better said in the code.
+    factor cancels, as long as gradients stay above eps, and only the differences between steps are lost. It may work well;
+    then it is better said in the code.
 
 How it is detected:
     At least 95% of at least 100 steps were clipped, and of the second half as well, and the middle one kept a tenth of its
@@ -36,6 +37,7 @@ from gradclip.diagnosis.advice.threshold_fix import attach_fix
 from gradclip.diagnosis.evidence import Evidence
 from gradclip.diagnosis.finding import Symptom
 from gradclip.diagnosis.formatting import number, percent
+from gradclip.diagnosis.readings.optimizer_settings import is_adaptive
 from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 from gradclip.diagnosis.signals.global_norm_clipping import GlobalNormClipping, global_norm_clipping_of
 from gradclip.diagnosis.signals.loss_progress import STALLED, progress
@@ -70,18 +72,26 @@ def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
             Evidence("share of its norm that the middle step keeps", kept, KEPT),
             *([] if learned is None else [Evidence("share of its first size that the loss lost", learned)]),
         ),
-        _fix(optimizer, clipping, kept),
+        _fix(run, optimizer, clipping, kept),
         "possible" if stalled else "likely",
         clipping.where,
     )
 
 
-def _fix(optimizer: OptimizerRun, clipping: GlobalNormClipping, kept: float) -> str:
+def _fix(run: RunData, optimizer: OptimizerRun, clipping: GlobalNormClipping, kept: float) -> str:
     return f"""\
 # Say what it does: every step has the same norm.
 gradclip.attach(optimizer, "normalize:{clipping.threshold:g}")
 # Or clip large norms alone:
 {attach_fix(optimizer)}
-for group in optimizer.param_groups:
-    group["lr"] *= {kept:.2g}  # under SGD: so the steps stay as long as they were; Adam cancels a constant factor, leave it
-"""
+{_rate(is_adaptive(run, optimizer), kept)}"""
+
+
+def _rate(adaptive: bool | None, kept: float) -> str:
+    """What the learning rate should be with longer gradients."""
+    if adaptive:
+        return (
+            "# (leave the learning rate: this optimizer divides by the size of its gradients, while they are above its eps)\n"
+        )
+    why = "so the steps stay as long as they were" if adaptive is not None else "under SGD; Adam and its kin keep their rate"
+    return f'for group in optimizer.param_groups:\n    group["lr"] *= {kept:.2g}  # {why}\n'

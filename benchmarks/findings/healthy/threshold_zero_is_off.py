@@ -1,0 +1,21 @@
+"""A configuration in which max_norm=0 means off, and the script knows it."""
+
+import torch
+from torch import nn
+
+torch.manual_seed(0)
+x = torch.randn(512, 8)
+y = x[:, :4].sum(1, keepdim=True).sin()
+model = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 1))
+max_norm = 0.0
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+for step in range(200):
+    batch = torch.randint(0, len(x), (64,))
+    loss = (model(x[batch]) - y[batch]).square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    if max_norm > 0:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    optimizer.step()
+    if step % 40 == 0:
+        print(step, loss.item())

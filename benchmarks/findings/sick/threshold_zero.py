@@ -1,0 +1,23 @@
+"""max_norm=0, which a configuration means as off: PyTorch multiplies every gradient by it.
+
+Expects: threshold-zero
+Also fine: update-too-small
+"""
+
+import torch
+from torch import nn
+
+torch.manual_seed(0)
+x = torch.randn(512, 8)
+y = x[:, :4].sum(1, keepdim=True).sin()
+model = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 1))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+for step in range(200):
+    batch = torch.randint(0, len(x), (64,))
+    loss = (model(x[batch]) - y[batch]).square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 0.0)
+    optimizer.step()
+    if step % 40 == 0:
+        print(step, loss.item())
