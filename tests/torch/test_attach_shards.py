@@ -98,7 +98,7 @@ def test_dtensors_say_how_they_are_cut_and_their_local_parts_do_not(ranks):
     net = fully_shard(model(), mesh=init_device_mesh("cpu", (ranks,)))
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     handle = gradclip.attach(optimizer, "global_norm:1.0")
-    with pytest.raises(gradclip.TargetError, match="'0' is the local part of a DTensor.*pass the DTensor"):
+    with pytest.raises(gradclip.TargetError, match=r"'0' is the local part of a DTensor.*pass the DTensor"):
         gradclip.clip_([p.to_local() for p in net.parameters()], "global_norm:1.0")
     with pytest.warns(RuntimeWarning, match="does not clip, for its tensors are cut over the ranks of this run"):
         state = optimizer.__getstate__()

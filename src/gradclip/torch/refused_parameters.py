@@ -1,4 +1,4 @@
-"""Parameters that cannot be clipped as they are: parts of larger ones, where nobody has said how these are cut, and lazy ones."""
+"""Parameters that cannot be clipped as they are: parts of larger ones, of which nobody has said how, and lazy ones."""
 
 from __future__ import annotations
 
