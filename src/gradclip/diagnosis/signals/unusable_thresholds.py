@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gradclip.diagnosis.evidence import Evidence
 from gradclip.diagnosis.readings.event_order import call_site_of, orders_of
 from gradclip.diagnosis.readings.run_data import Floats, OptimizerRun, RunData
-from gradclip.diagnosis.signals.clip_events import clip_function, clips_of
+from gradclip.diagnosis.signals.clip_events import clips_of
 
 __all__ = ["UnusableThreshold", "unusable_threshold_of"]
 
@@ -45,6 +45,6 @@ def unusable_threshold_of(
         Evidence("threshold", float(steps.threshold[places[0]]), 0.0, first),
         Evidence("share of clipped steps", len(places) / int(met.sum())),
         len(places),
-        clip_function(clips) or "clipping",
-        call_site_of(run, "clip", [clip.detail for clip in clips]),
+        next((clip.function for clip in clips if clip.function), "clipping"),
+        call_site_of(run, optimizer, "clip"),
     )
