@@ -1,4 +1,4 @@
-"""A gradient that is only this rank's part of a larger one is refused before anything is clipped, wherever it can be told.
+"""A gradient that is this rank's part of a larger one, and nobody says how it is cut, is refused before anything is clipped.
 
 PyTorch's own fake process group stands for two ranks in one process.
 """

@@ -313,7 +313,8 @@ class TestUnseenSteps:
     def test_an_update_by_hand(self, rule, in_place):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(4, 20), nn.Tanh(), nn.Linear(20, 3))
-        gradclip.attach(sgd(model), "global_norm:1.0")
+        optimizer = sgd(model)  # kept: one that is freed says nothing
+        gradclip.attach(optimizer, "global_norm:1.0")
         model(torch.randn(8, 4)).square().sum().backward()
         with torch.no_grad():
             for p in model.parameters():

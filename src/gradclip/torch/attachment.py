@@ -81,7 +81,8 @@ class Attachment:
 
     @not_compiled
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
-        self._fused.clear()
+        if self._fused.divisor is not None:  # the last step failed on its way
+            self._fused.clear()
         if self._unseen is not None:
             self._unseen.stop_for(self._clipper.parameters)
             self._unseen = None
@@ -98,7 +99,8 @@ class Attachment:
 
     @not_compiled
     def _after_step(self, *step: object) -> None:
-        self._fused.clear()
+        if self._fused.divisor is not None:
+            self._fused.clear()
 
     def _state_of_optimizer(self) -> Any:
         """What a copy or a pickle of the optimizer is made of: its own state, which knows no hooks, and those that clip."""

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from gradclip.errors import listed
-from gradclip.torch.targets import Clippable, Target, optimizer_names, resolve, tree_of
+from gradclip.torch.targets import Clippable, Target, optimizer_names, resolve
 
-__all__ = ["CurrentParameters"]
+__all__ = ["CurrentParameters", "tree_of"]
 
 _params_of = itemgetter("params")
 
@@ -47,7 +47,7 @@ class CurrentParameters:
         if self.optimizer is not None:
             lists = list(map(_params_of, self.optimizer.param_groups))
             return list(map(len, lists)) != self._sizes or not all(map(is_, chain.from_iterable(lists), self._owned))
-        return self._source is not None and tree_of(self._source) != self.target.tree  # type: ignore[arg-type]
+        return isinstance(self._source, nn.Module) and tree_of(self._source) != self._tree
 
     def find(self) -> Target:
         """Look up parameters, names, groups and shapes anew; they count once they are remembered."""
@@ -67,6 +67,7 @@ class CurrentParameters:
         self._sizes, self._owned = list(map(len, lists)), list(chain.from_iterable(lists))
         self.complete = set(map(id, self._owned)) == set(map(id, target.parameters))
         """They are all that the optimizer steps."""
+        self._tree = tree_of(self._source) if isinstance(self._source, nn.Module) else []
 
     def _tell(self, left_out: Sequence[str]) -> None:
         if left_out and not self._told:
@@ -84,3 +85,16 @@ class CurrentParameters:
         if self.optimizer is not None and self._source is not self.optimizer:
             state["_source"] = None
         return state
+
+
+def tree_of(model: nn.Module) -> list[int | str]:
+    """Return the names in a model and the identities of its parameters, in its order: equal as long as nothing has changed."""
+    found: list[int | str] = []
+    todo: list[nn.Module | None] = [model]
+    for module in todo:
+        if module is not None:
+            found += module._parameters
+            found += map(id, module._parameters.values())
+            found += module._modules
+            todo += module._modules.values()
+    return found

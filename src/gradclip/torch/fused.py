@@ -37,7 +37,8 @@ class FusedScale:
         self._current = current
         self._looked_at: Target | None = None
         self._plain = False
-        self._set: Tensor | None = None
+        self.divisor: Tensor | None = None
+        """The one that is set, which somebody has to clear."""
         self._skip: Tensor | None = None
         self._before: dict[str, None] = {}
 
@@ -55,21 +56,21 @@ class FusedScale:
         if finite is not None:
             self._skip = self._optimizer.found_inf = (~finite).float().reshape(())
         if isinstance(factor, Tensor):
-            self._set = (1.0 / factor).float().reshape(())
+            self.divisor = (1.0 / factor).float().reshape(())
         else:
-            self._set = torch.tensor(1.0 / factor, dtype=torch.float32)
+            self.divisor = torch.tensor(1.0 / factor, dtype=torch.float32)
         self._before = {"grad_scale": None} if hasattr(self._optimizer, "grad_scale") else {}  # GradScaler deletes its own
-        self._optimizer.grad_scale = self._set
+        self._optimizer.grad_scale = self.divisor
         return True
 
     def clear(self) -> None:
         """Take the divisor away, after the step or where the last one failed on its way."""
-        if self._set is not None and getattr(self._optimizer, "grad_scale", None) is self._set:
+        if self.divisor is not None and getattr(self._optimizer, "grad_scale", None) is self.divisor:
             del self._optimizer.grad_scale
             vars(self._optimizer).update(self._before)
         if self._skip is not None and getattr(self._optimizer, "found_inf", None) is self._skip:
             del self._optimizer.found_inf
-        self._set = self._skip = None
+        self.divisor = self._skip = None
 
     def _takes_skips(self) -> bool:
         """Whether nobody else has set the flag, and momentum has begun: a first step that is dropped would leave it unset."""

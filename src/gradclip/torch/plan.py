@@ -19,10 +19,11 @@ from gradclip.nonfinite import Propagate
 from gradclip.rescales import Hard
 from gradclip.thresholds import Constant
 from gradclip.thresholds.rule import joined, part_of
+from gradclip.torch.current_parameters import tree_of
 from gradclip.torch.layout import Layout
 from gradclip.torch.step import State
 from gradclip.torch.strategies import Strategy, strategy_for
-from gradclip.torch.targets import Clippable, Target, resolve, tree_of
+from gradclip.torch.targets import Clippable, Target, resolve
 
 __all__ = ["Plan", "Stage", "plan_for"]
 
@@ -90,8 +91,8 @@ class Plan:
         return Stage(Clipping(last.scope, last.norm, Constant(math.inf), Hard(), Propagate()), self.target)
 
 
-_kept: WeakKeyDictionary[nn.Module, Plan] = WeakKeyDictionary()
-"""The last plan over each model."""
+_kept: WeakKeyDictionary[nn.Module, tuple[list[int | str], Plan]] = WeakKeyDictionary()
+"""The last plan over each model, and the model's tree at that time."""
 
 
 def plan_for(
@@ -105,8 +106,10 @@ def plan_for(
     """
     if optimizer is not None or group is not None or not isinstance(target, nn.Module):
         return Plan(clipping, resolve(target, optimizer, group))
-    plan = _kept.get(target)
+    tree = tree_of(target)
+    before, plan = _kept.get(target, (None, None))
     same = plan is not None and (plan.clipping is clipping or plan.clipping == clipping)
-    if plan is None or not same or plan.target.tree != tree_of(target) or reshaped(plan.target.parameters, plan.target.shapes):
-        plan = _kept[target] = Plan(clipping, resolve(target))
+    if plan is None or not same or before != tree or reshaped(plan.target.parameters, plan.target.shapes):
+        plan = Plan(clipping, resolve(target))
+        _kept[target] = tree, plan
     return plan

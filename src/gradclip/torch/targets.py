@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -16,7 +16,7 @@ from gradclip.errors import TargetError, listed
 from gradclip.scopes import Entry
 from gradclip.torch.refused_parameters import check_parameter
 
-__all__ = ["Clippable", "Target", "optimizer_names", "resolve", "tree_of"]
+__all__ = ["Clippable", "Target", "optimizer_names", "resolve"]
 
 Clippable: TypeAlias = (
     nn.Module | torch.optim.Optimizer | Tensor | Mapping[str, Tensor] | Iterable[Tensor] | Iterable[tuple[str, Tensor]]
@@ -32,8 +32,6 @@ class Target:
     entries: tuple[Entry, ...]
     shards: Shards | None = None
     """How they are cut over ranks, if they are."""
-    tree: list[int | str] = field(default_factory=list, repr=False)
-    """What :func:`tree_of` said of the model in which they were found."""
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -104,21 +102,7 @@ def resolve(
     if optimizer is not None and target is not optimizer:
         found = _owned(found, groups, strict)
     parameters = tuple(p for p, _ in found.values())
-    tree = tree_of(target) if isinstance(target, nn.Module) else []
-    return Target(parameters, tuple(e for _, e in found.values()), shards_of(parameters, group), tree)
-
-
-def tree_of(model: nn.Module) -> list[int | str]:
-    """Return the names in a model and the identities of its parameters, in its order: equal as long as nothing has changed."""
-    found: list[int | str] = []
-    todo: list[nn.Module | None] = [model]
-    for module in todo:
-        if module is not None:
-            found += module._parameters
-            found += map(id, module._parameters.values())
-            found += module._modules
-            todo += module._modules.values()
-    return found
+    return Target(parameters, tuple(e for _, e in found.values()), shards_of(parameters, group))
 
 
 def _named(target: Clippable | Target) -> Iterator[tuple[str, Tensor]]:
