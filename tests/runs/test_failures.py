@@ -115,6 +115,8 @@ for path in sys.argv[2:]:  # and a finished run can be read there
         connection = sqlite3.connect(logged)
         connection.execute("PRAGMA journal_mode = WAL")  # as it stays when somebody reads while the run ends
         connection.close()
+        for path in (done, logged):
+            path.chmod(0o644)  # a run is its owner's alone unless the owner lets others read it
         folder.chmod(0o555)
         output, errors = run_program(program, folder, done, logged)
         folder.chmod(0o755)

@@ -24,6 +24,8 @@ def connect(path: Path) -> sqlite3.Connection:
         raise RunFileError(f"there is no file {path}")
     if path.is_dir():
         raise RunFileError(f"{path} is a folder; name one of the {SUFFIX} files in it")
+    if not os.access(path, os.R_OK):
+        raise RunFileError(f"{path} is not yours to read; its owner can let you, or give you a copy")
     try:
         connection = _readable(path)
         try:

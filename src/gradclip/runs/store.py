@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from gradclip._write import make_file
 from gradclip.runs.schema import (
     APPLICATION_ID,
     EVENT_TABLES,
@@ -77,6 +78,9 @@ class RunStore:
         self._patterns: dict[tuple[Event, ...], int] = {}
         self._pattern_count = 0
         self._tensor_counts: Counter[int] = Counter()
+        with contextlib.suppress(OSError):  # SQLite says what is wrong
+            if not make_file(path) and path.is_symlink():
+                raise RunFileError(f"{path} is a link; name the file itself")
         # The flusher's thread uses it after this one has opened it, never both at once.
         self._connection = sqlite3.connect(path, timeout=lock_timeout, isolation_level=None, check_same_thread=False)
         try:
