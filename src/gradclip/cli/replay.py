@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,7 +51,7 @@ def _folder(run: Run, out: Path | None) -> Path:
     """A folder that is not there yet, so that no run of before is taken for a new one."""
     wanted = out or run.path.with_suffix(".replay")
     numbered = (wanted.with_name(f"{wanted.name}-{number}") for number in range(2, 10_000))
-    return next(folder for folder in (wanted, *numbered) if not folder.exists())
+    return next(folder for folder in chain([wanted], numbered) if not folder.exists())
 
 
 def _announce(run: Path, meta: Mapping[str, Any], command: list[str], folder: Path) -> None:

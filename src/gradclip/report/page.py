@@ -52,7 +52,7 @@ def write(page: Page, path: Path) -> Path:
     """
     path = path.absolute()
     with replacing(path) as file:
-        file.write(render(page).encode("utf-8"))
+        file.write(render(page).encode("utf-8", "backslashreplace"))
     return path
 
 

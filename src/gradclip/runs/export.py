@@ -29,6 +29,8 @@ __all__ = ["FORMATS", "ExportError", "export", "export_csv", "export_parquet", "
 
 
 EVENT_COLUMNS: Final = ("step", "step_of", *Event._fields)
+MOST_NUMBERS: Final = 5_000_000
+"""Of single tensors, in an event file."""
 
 
 class ExportError(GradclipError):
@@ -99,7 +101,8 @@ def export_parquet(run: Run, folder: Path) -> list[Path]:
 def export_tensorboard(run: Run, folder: Path, *, most: int = 1000) -> list[Path]:
     """Write an event file: every step's numbers, and every tensor's at up to ``most`` steps (TensorBoard draws 1,000).
 
-    Tags are ``step/loss``, ``norm/<tensor>``; with several optimizers ``step.1/loss``. Missing numbers are left out.
+    Of more than 5,000 tensors it is fewer steps, so that they fit into memory. Tags are ``step/loss``, ``norm/<tensor>``; with
+    several optimizers ``step.1/loss``. Missing numbers are left out.
     """
     records = _needed("tensorboard.summary.writer.record_writer")
     events = _needed("tensorboard.compat.proto.event_pb2")
@@ -206,7 +209,7 @@ def _scalars(run: Run, most: int) -> Iterator[tuple[int, float, list[tuple[str, 
             yield step, seconds, [(f"step{suffix}/{name}", float(values[index])) for name, values in present]
         names = [tensor.name for tensor in run.tensors_of(optimizer)]
         for kind in run.kinds(optimizer):
-            rows = run.tensor_matrix(kind, optimizer, max_steps=most)
+            rows = run.tensor_matrix(kind, optimizer, max_steps=max(1, min(most, MOST_NUMBERS // max(1, len(names)))))
             tags = [f"{kind}{suffix}/{name}" for name in names]
             yield from _rows_of_scalars(steps, rows.steps, rows.matrix, rows.missing, tags)
 
@@ -215,7 +218,7 @@ def _rows_of_scalars(
     steps: Steps, at: NDArray[np.int64], matrix: NDArray[np.float32], missing: NDArray[np.bool_], tags: list[str]
 ) -> Iterator[tuple[int, float, list[tuple[str, float]]]]:
     times = dict(zip(steps.step.tolist(), steps.time.tolist(), strict=True))
-    for step, row, gone in zip(at.tolist(), matrix.tolist(), missing.tolist(), strict=True):
+    for step, row, gone in zip(at.tolist(), matrix, missing, strict=True):
         seconds = times.get(step, 0.0)
-        present = [(tag, value) for tag, value, absent in zip(tags, row, gone, strict=True) if not absent]
+        present = [(tags[i], float(row[i])) for i in np.flatnonzero(~gone).tolist()]
         yield step, 0.0 if math.isnan(seconds) else seconds, present
