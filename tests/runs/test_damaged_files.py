@@ -26,7 +26,7 @@ from gradclip.runs import Run, RunFileError, RunWriter, StepRow, TensorInfo
 from gradclip.runs.export import export
 from tests.runs.damage import PAGE, damages
 
-SAMPLE = int(os.environ.get("GRADCLIP_DAMAGES", "320"))
+SAMPLE = int(os.environ.get("GRADCLIP_DAMAGES", "240"))
 PARTS = 16
 LIMIT = 120
 """Seconds for a case that hangs; one takes a tenth of a second."""
