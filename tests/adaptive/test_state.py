@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import re
 
 import pytest
 import torch
@@ -147,6 +148,22 @@ REFUSED = {
     "an incomplete one": (lambda s: {k: v for k, v in s.items() if k != "step"}, "'step' missing"),
     "half a history": (lambda s: {k: v for k, v in s.items() if k != "threshold.ema"}, "was the model changed"),
     "another shape": (lambda s: s | {"threshold.ema": torch.ones(7)}, "was the model changed"),
+    "no dict": (list, "a dict is needed, not list"),
+    "nothing": (lambda _: None, "a dict is needed, not NoneType"),
+    "a version that is no number": (lambda s: s | {"version": torch.ones(2)}, "version tensor"),
+    "a recipe that is no text": (lambda s: s | {"recipe": torch.ones(2)}, "belongs to tensor"),
+    "a float as a counter": (lambda s: s | {"step": 3.5}, "counters are whole numbers of at least 0, not {'step': 3.5}"),
+    "NaN as a counter": (lambda s: s | {"skipped": float("nan")}, "not {'skipped': nan}"),
+    "text as a counter": (lambda s: s | {"step": "3"}, "not {'step': '3'}"),
+    "None as a counter": (lambda s: s | {"skipped_in_a_row": None}, "not {'skipped_in_a_row': None}"),
+    "a negative counter": (lambda s: s | {"step": -1}, "not {'step': -1}"),
+    "a list as an array": (lambda s: s | {"threshold.ema": [1.0, 2.0, 3.0]}, "arrays are not tensors"),
+    "half precision": (lambda s: s | {"threshold.ema": s["threshold.ema"].half()}, "is torch.float16, not torch.float64"),
+    "whole numbers": (lambda s: s | {"threshold.count": s["threshold.count"].long()}, "is torch.int64, not torch.float64"),
+    "complex": (lambda s: s | {"threshold.ema": s["threshold.ema"].cdouble()}, "is torch.complex128, not torch.float64"),
+    "without values": (lambda s: s | {"threshold.ema": s["threshold.ema"].to("meta")}, "without values"),
+    "sparse": (lambda s: s | {"threshold.ema": s["threshold.ema"].to_sparse()}, "plain tensors"),
+    "a NaN": (lambda s: s | {"threshold.largest": s["threshold.largest"] * float("nan")}, "'largest' holds a NaN"),
 }
 
 
@@ -158,10 +175,32 @@ def test_a_state_of_something_else_is_refused_whole(case):
         take(clipper, grads)
     take(other, gradients()[3])
     before = other.state_dict()
-    with pytest.raises(gradclip.StateError, match=message) as error:
+    with pytest.raises(gradclip.StateError, match=re.escape(message)) as error:
         other.load_state_dict(change(clipper.state_dict()))
     assert "\n" not in str(error.value)
     assert same_state(other.state_dict(), before)
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_in_backward_refuses_the_same(case):
+    change, message = REFUSED[case]
+    clipper = gradclip.Clipper(made(), "adagc:1.1")
+    take(clipper, gradients()[0])
+    parameters = made()
+    with gradclip.InBackward(parameters, "adagc:1.1") as other:
+        before = other.state_dict()
+        with pytest.raises(gradclip.StateError, match=re.escape(message)):
+            other.load_state_dict(change(clipper.state_dict()))
+        assert same_state(other.state_dict(), before)
+
+
+def test_a_state_that_is_being_trained_is_taken_up_without_its_graph():
+    clipper, other = gradclip.Clipper(made(), "adagc:1.1"), gradclip.Clipper(made(), "adagc:1.1")
+    take(clipper, gradients()[0])
+    state = clipper.state_dict()
+    other.load_state_dict(state | {"threshold.ema": state["threshold.ema"].clone().requires_grad_()})
+    take(other, gradients()[1])
+    assert not any(value.requires_grad for value in history(other).values())
 
 
 def test_a_state_of_another_model_is_refused():

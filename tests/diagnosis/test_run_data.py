@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 
-from gradclip.diagnosis.readings import run_data
 from gradclip.diagnosis.readings.layer_groups import groups_of
 from gradclip.runs import ABSENT, RunWriter
 from tests.diagnosis.runs import read, recorded
@@ -40,7 +39,7 @@ def test_no_more_groups_than_fit_and_no_tensor_is_lost(count):
 
 
 def test_layers_are_roots_of_sums_of_squares(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_data, "CELLS", 8)  # in portions of two rows
+    monkeypatch.setattr("gradclip.runs.reader.CELLS", 8)  # in portions of two rows
     names = ["a.w", "b.w", "a.b", "b.b"]
     rows = [
         [3.0, 6.0, 4.0, 8.0],

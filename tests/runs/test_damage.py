@@ -72,13 +72,10 @@ def make(tmp_path, case):
         ("other database", "PATH is not a gradclip run"),
         ("empty", "PATH is empty: its run was cut short before anything was written"),
         ("newer", f"PATH was written by a newer gradclip (schema {VERSION + 1}, this one reads {VERSION}); update gradclip"),
-        ("no steps", "PATH is damaged or cut short (tables are missing)"),
-        (
-            "bad json",
-            "PATH is damaged or cut short (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))",
-        ),
-        ("word", "PATH is damaged or cut short (could not convert string to float: 'high')"),
-        ("bad shape", "PATH is damaged or cut short ('int' object is not iterable)"),
+        ("no steps", "PATH is damaged: tables are missing"),
+        ("bad json", "PATH is damaged: meta 'title' holds no JSON but the text '{'"),
+        ("word", "PATH is damaged: steps.loss holds the text 'high'"),
+        ("bad shape", "PATH is damaged: tensors.shape holds the text '7'"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(tmp_path, case, sentence):

@@ -54,6 +54,19 @@ def test_csv(run, tmp_path):
     assert rows_of(files[3]) == [["step", "b"], ["0", f"{np.float32(1e-30):.9g}"]]
 
 
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
+def test_no_cell_of_a_csv_is_a_formula(tmp_path, reading, start):
+    """Text cells, that is: a negative number stays a number."""
+    writer = RunWriter(tmp_path / "run.gradclip")
+    writer.add_tensors([TensorInfo(f'{start}HYPERLINK("http://a.b","c")', (1,)), TensorInfo(f"w{start}1", (1,))])
+    writer.add_step(StepRow(step=0, loss=-1.5))
+    writer.add_tensor_row(0, 0, "norm", [1.0, 2.0])
+    writer.close()
+    steps, norms = map(rows_of, export(reading(writer.path), tmp_path / "out"))
+    assert norms[0] == ["step", f'\'{start}HYPERLINK("http://a.b","c")', f"w{start}1"]
+    assert dict(zip(*steps, strict=True))["loss"] == "-1.5"
+
+
 def test_parquet(run, tmp_path):
     pytest.importorskip("pyarrow")
     import pyarrow.parquet as parquet

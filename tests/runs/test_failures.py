@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gradclip.runs import RunFileError, RunWriter, StepRow, new_run_path
+from gradclip.runs import RunFileError, RunWriter, StepRow, TensorInfo, new_run_path
 from gradclip.runs import writer as writer_module
 from tests.runs.support import PREFIX, recorded, run_program, train_on
 
@@ -115,6 +115,8 @@ for path in sys.argv[2:]:  # and a finished run can be read there
         connection = sqlite3.connect(logged)
         connection.execute("PRAGMA journal_mode = WAL")  # as it stays when somebody reads while the run ends
         connection.close()
+        for path in (done, logged):
+            path.chmod(0o644)  # a run is its owner's alone unless the owner lets others read it
         folder.chmod(0o555)
         output, errors = run_program(program, folder, done, logged)
         folder.chmod(0o755)
@@ -137,6 +139,43 @@ def test_a_folder_deleted_under_the_writer(tmp_path, replaced):
     assert not train_on(writer)
     assert told == [f"{PREFIX}cannot write {writer.path} (the file was moved or deleted)"]
     assert not replaced or writer.path.read_text() == "mine"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere the system does not say where it was moved")
+def test_a_file_that_was_moved_holds_what_was_written_until_then(tmp_path, reading):
+    told = []
+    writer = RunWriter(tmp_path / "run.gradclip", on_failure=told.append)
+    writer.add_tensors([TensorInfo("w", (2,))])
+    for step in range(250):
+        writer.add_step(StepRow(step=step))
+        writer.add_tensor_row(step, 0, "norm", [1.0])
+    assert writer.flush()
+    assert writer.steps_written == 250
+    moved = tmp_path / "elsewhere" / "moved.gradclip"
+    moved.parent.mkdir()
+    (tmp_path / "run.gradclip").rename(moved)  # without its log
+    assert not train_on(writer)
+    assert told == [f"{PREFIX}cannot write {tmp_path}/run.gradclip (the file was moved to {moved})"]
+    assert (writer.steps_written, writer.path) == (250, moved)
+    run = reading(moved)
+    assert run.steps().step.tolist() == list(range(250))
+    assert len(run.tensor_matrix("norm").steps) == 250
+
+
+def test_steps_are_counted_as_they_are_written(tmp_path):
+    writer = RunWriter(tmp_path / "run.gradclip", interval=1e9)
+    writer.add_step(StepRow(step=0))
+    assert writer.steps_written == 0
+    writer.flush()
+    assert writer.steps_written == 1
+    train_on(writer, steps=3)
+    assert writer.steps_written == 4
+    gone = RunWriter(tmp_path / "gone.gradclip", on_failure=lambda _: None)
+    train_on(gone)
+    assert gone.steps_written == 3
+    again = RunWriter(gone.path, on_failure=lambda _: None)
+    train_on(again)
+    assert again.steps_written == 0
 
 
 def test_a_file_that_stays_locked(tmp_path, reading):

@@ -1,32 +1,26 @@
-"""A long run of a large model fits into a file that one can send."""
+"""A long run of a large model fits into a file that one can send, as large as docs/run-file.md says."""
 
 from __future__ import annotations
 
-import numpy as np
+import re
+from pathlib import Path
 
-from gradclip.runs import Event, RunWriter, StepRow, TensorInfo
+import pytest
 
-TENSORS, STEPS = 148, 4000
+from benchmarks.file_size import STEPS, TENSORS, recorded_bytes
+
+DOCUMENTED = re.search(
+    r"(\d+) tensors x ([\d,]+) steps.* take about (\d+) MB.* about (\d+) MB",
+    (Path(__file__).parents[2] / "docs" / "run-file.md").read_text(),
+    re.DOTALL,
+)
 
 
-def test_a_hundred_thousand_steps_of_148_tensors_stay_under_100_mb(tmp_path):
-    """Norms before and after clipping every step, weights and updates every hundredth; every step's numbers differ."""
-    rng = np.random.default_rng(0)
-    writer = RunWriter(tmp_path / "run.gradclip")
-    writer.add_tensors([TensorInfo(f"transformer.h.{number}.attn.weight", (768, 768)) for number in range(TENSORS)])
-    usual = [Event(kind) for kind in ("zero_grad", "forward", "backward", "unscale", "clip", "step")]
-    for step in range(STEPS):
-        loss, rate, norm, clipped, factor, threshold, weight, scale = rng.random(8)
-        measured = StepRow(step, 0, None, loss, rate, norm, clipped, factor, threshold, True, False, 0, scale, weight)
-        writer.add_step(measured)
-        writer.add_tensor_row(step, 0, "norm", rng.random(TENSORS))
-        writer.add_tensor_row(step, 0, "clipped_norm", factor)
-        writer.add_events(step, 0, usual)
-        if step % 100 == 0:
-            writer.add_tensor_row(step, 0, "weight_norm", rng.random(TENSORS))
-            writer.add_tensor_row(step, 0, "update_norm", rng.random(TENSORS))
-    empty = writer.path.stat().st_size
-    writer.close()
-    per_step = (writer.path.stat().st_size - empty) / STEPS
-    assert per_step > 4 * TENSORS  # nothing was left out
-    assert per_step * 100_000 < 100e6
+@pytest.mark.parametrize(("each", "megabytes"), [(False, 3), (True, 4)])
+def test_a_run_file_is_as_large_as_documented(tmp_path, each, megabytes):
+    assert DOCUMENTED
+    assert (int(DOCUMENTED[1]), int(DOCUMENTED[2].replace(",", ""))) == (TENSORS, STEPS)
+    few, more = (recorded_bytes(tmp_path, steps, each=each) for steps in (1000, 5000))
+    per_step = (more - few) / 4000
+    assert per_step > 4 * TENSORS * (1 + each)  # nothing was left out
+    assert per_step * STEPS == pytest.approx(float(DOCUMENTED[megabytes]) * 1e6, rel=0.02)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
+from gradclip.runs import Run
 from tests.scripts.support import plain, program, watched
 from tests.scripts.test_programs import same
 
@@ -33,3 +36,46 @@ def test_a_script_that_never_trains_is_told_so(tmp_path):
     same(plain(program("untrained"), tmp_path), under_watch := watched(program("untrained"), tmp_path))
     assert "backward() was called 0 times" in under_watch.said[0]
     assert not under_watch.runs
+
+
+LOSING = """\
+import glob, os, sqlite3, sys, time, torch
+def written():
+    connection = sqlite3.connect(f"file:{glob.glob('runs/*.gradclip')[0]}?mode=ro", uri=True)
+    (steps,) = connection.execute("SELECT count(*) FROM steps").fetchone()
+    connection.close()
+    return steps
+model = torch.nn.Linear(3, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+for step in range(60):
+    if step == 20:
+        while not written():
+            time.sleep(0.05)
+        (name,) = [name for name in os.listdir("runs") if name.endswith(".gradclip")]
+        if sys.argv[1] == "moved":
+            os.mkdir("kept")
+            os.rename(f"runs/{name}", "kept/run.gradclip")
+        else:
+            os.remove(f"runs/{name}")
+    model(torch.ones(2, 3)).pow(2).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere the system does not say where it was moved")
+@pytest.mark.parametrize("fate", ["moved", "deleted"])
+def test_steps_that_are_not_on_the_disk_are_not_called_recorded(tmp_path, fate):
+    (tmp_path / "losing.py").write_text(LOSING)
+    done = watched(["losing.py", fate], tmp_path)
+    assert done.code == 0, done.stderr
+    (said,) = [line for line in done.said if "recorded" in line and "finished" in line]
+    if fate == "deleted":
+        assert said == "0 of 60 steps recorded; finished"
+        assert not any(line.startswith(("checks", "run ", "report")) for line in done.said)
+        return
+    with Run.open(tmp_path / "kept" / "run.gradclip") as run:
+        steps = len(run.steps())
+    assert 0 < steps < 60
+    assert said == f"{steps} of 60 steps recorded, in kept/run.gradclip; finished"
+    assert "run     kept/run.gradclip" in done.said

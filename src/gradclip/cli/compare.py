@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from gradclip.cli.run_files import opened
-from gradclip.cli.terminal import console, fail, writable
+from gradclip.cli.terminal import fail, writable, write_page
 
 __all__ = ["compare"]
 
@@ -22,7 +22,6 @@ def compare(runs: Runs, out: Out = None) -> None:
     """Put runs side by side: losses, norms, clip rates, and time per step."""
     from gradclip.cli.tables import print_parts
     from gradclip.report.comparison import compare_page, compare_table, compared, verdict
-    from gradclip.report.page import write
 
     if len(runs) < 2:
         fail("name at least two runs: gradclip compare A B")
@@ -32,4 +31,4 @@ def compare(runs: Runs, out: Out = None) -> None:
     print_parts([verdict(found), compare_table(found)])
     if path:
         command = shlex.join(["gradclip", "compare", *map(str, runs), "--out", str(out)])
-        console().print(f"\nPage: {write(compare_page(found, command), path)}", soft_wrap=True, markup=False)
+        write_page(compare_page(found, command), path)

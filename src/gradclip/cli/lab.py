@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gradclip.cli.terminal import console, fail, writable
+from gradclip.cli.terminal import console, fail, writable, write_page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,14 +104,13 @@ def _show(experiment: Lab, runs: Sequence[Curves], path: Path, seed: int, comman
 
     from gradclip.cli.tables import rich_table
     from gradclip.labs.page import page, summary
-    from gradclip.report.page import write
 
     out = console()
     laid_out = page(experiment, runs, command=command, seed=seed)
     out.print()
     out.print(rich_table(summary(experiment, runs)))
     out.print(Text(f"\n{laid_out.verdict}", style="bold"))
-    out.print(f"\nPage: {write(laid_out, path)}", soft_wrap=True, markup=False)
+    write_page(laid_out, path)
 
 
 def _command(name: str, **options: object) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shlex
+import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,21 +23,25 @@ if TYPE_CHECKING:
 __all__ = ["replay"]
 
 Clip = Annotated[str, typer.Option(metavar="RECIPE", help="What to clip with.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before the recorded command is run.")]
 Out = Annotated[Path | None, typer.Option(help="A folder for the new runs.", show_default="beside the run")]
 
 
-def replay(run: RunPath = None, clip: Clip = "auto", out: Out = None) -> None:
+def replay(run: RunPath = None, clip: Clip = "auto", out: Out = None, yes: Yes = False) -> None:
     """Run a recorded script again, once unchanged and once with another clipping, and say whether that helps."""
-    from gradclip.watch.start.rerun import RerunError, command_of, rerun
+    from gradclip.watch.start.rerun import RerunError, command_of, refuse_foreign, rerun
 
     recipe = parsed_clip(clip)
     with opened(run) as found:
-        folder = _folder(found, out)
+        folder, meta = _folder(found, out), found.meta
         try:
-            command = command_of(found.meta)
-            _announce(command, str(found.meta["cwd"]), folder)
-            control = rerun(found.meta, folder / "unchanged", found.meta.get("clip"))
-            changed = rerun(found.meta, folder / "changed", recipe)
+            command = command_of(meta)
+            refuse_foreign(found.path)
+            _announce(found.path, meta, command, folder)
+            if not yes:
+                _ask()
+            control = rerun(meta, folder / "unchanged", meta.get("clip"))
+            changed = rerun(meta, folder / "changed", recipe)
         except RerunError as error:
             fail(str(error))
         _print_comparison(found, control, changed, recipe)
@@ -44,15 +51,31 @@ def _folder(run: Run, out: Path | None) -> Path:
     """A folder that is not there yet, so that no run of before is taken for a new one."""
     wanted = out or run.path.with_suffix(".replay")
     numbered = (wanted.with_name(f"{wanted.name}-{number}") for number in range(2, 10_000))
-    return next(folder for folder in (wanted, *numbered) if not folder.exists())
+    return next(folder for folder in chain([wanted], numbered) if not folder.exists())
 
 
-def _announce(command: list[str], cwd: str, folder: Path) -> None:
-    console().print(
-        f"Running twice in {cwd}, which may take twice as long as before: {shlex.join(command)}\nRuns go to {folder}\n",
-        soft_wrap=True,
-        markup=False,
-    )
+def _announce(run: Path, meta: Mapping[str, Any], command: list[str], folder: Path) -> None:
+    """Show what is about to run, and where that was read; control characters are written out, lest they hide a part of it."""
+    from gradclip.cli.tables import plain
+    from gradclip.diagnosis.formatting import local_time
+
+    lines = [
+        f"{run}, your own file, recorded {local_time(meta.get('created')) or 'at an unknown time'}, holds this command:",
+        f"    {shlex.join(command)}",
+        f"It runs twice, in {meta['cwd']}, which may take twice as long as before. Runs go to {folder}",
+    ]
+    console().print("\n".join(plain(line, "") for line in lines), soft_wrap=True, markup=False)
+
+
+def _ask() -> None:
+    """Go on if the user says so.
+
+    A command in a file is not yet one that the user has typed: the latest run of a folder may be anybody's.
+    """
+    if not sys.stdin.isatty():
+        fail("nothing was run: replay runs the command above, and nobody can be asked here; add --yes if it is right")
+    if not typer.confirm("Run it?"):
+        fail("nothing was run", code=1)
 
 
 def _print_comparison(recorded: Run, control: Path, changed: Path, recipe: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gradclip.cli.run_files import RunPath, opened
-from gradclip.cli.terminal import console, fail, writable
+from gradclip.cli.terminal import console, fail, writable, write_page
 
 if TYPE_CHECKING:
     from gradclip.runs import Run
@@ -39,12 +39,12 @@ def _write(run: Run, path: Path) -> None:
     from gradclip.cli.tables import plain
     from gradclip.diagnosis.ranking import check
     from gradclip.diagnosis.readings.run_data import read_run
-    from gradclip.report.page import write
     from gradclip.report.run_page import run_page
 
     data = read_run(run)
     page = run_page(data, check(data))
-    console().print(f"{plain(page.verdict)}\n\nPage: {write(page, path)}", soft_wrap=True, markup=False)
+    console().print(plain(page.verdict), soft_wrap=True, markup=False)
+    write_page(page, path)
 
 
 def _print(run: Run) -> None:

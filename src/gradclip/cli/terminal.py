@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["console", "fail", "writable"]
+from gradclip._write import check_writable
+
+if TYPE_CHECKING:
+    from gradclip.report.page import Page
+
+__all__ = ["console", "fail", "writable", "write_page"]
 
 
 _PIPE_WIDTH = 160
@@ -32,15 +37,25 @@ def fail(sentence: str, code: int = 2) -> NoReturn:
 
 def writable(path: Path) -> Path:
     """Make the folders of a file and check that it can be written, before hours are spent on what goes into it."""
-    existed = path.exists()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab"):
-            pass
-        if not existed:
-            path.unlink()
+        check_writable(path)
     except FileExistsError:
         fail(f"cannot write {path}: {path.parent} is a file, not a folder; name another file with --out")
     except OSError as error:
-        fail(f"cannot write {path}: {error.strerror or error}; name another file with --out")
+        _cannot_write(path, error)
     return path
+
+
+def write_page(page: Page, path: Path) -> None:
+    """Write a page and say where it is."""
+    from gradclip.report.page import write
+
+    try:
+        written = write(page, path)
+    except OSError as error:
+        _cannot_write(path, error)
+    console().print(f"\nPage: {written}", soft_wrap=True, markup=False)
+
+
+def _cannot_write(path: Path, error: OSError) -> NoReturn:
+    fail(f"cannot write {path}: {error.strerror or error}; name another file with --out")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gradclip.diagnosis.formatting import number, percent, plural, shorten
 from gradclip.report.sparkline import sparkline
 from gradclip.report.table import Table
-from gradclip.runs import Run
+from gradclip.runs import ABSENT, Run
 
 __all__ = ["Follower", "frame"]
 
@@ -71,12 +71,13 @@ class Follower:
 
     def _look_at_layers(self) -> None:
         after = self._row if self._row is not None else (self.step or 0) - HISTORY
-        rows = self.run.tensor_matrix("norm", self.optimizer, after=after)
-        if not len(rows.steps):
+        newest = deque(self.run.tensor_chunks("norm", self.optimizer, after=after), maxlen=1)
+        if not newest:
             return
-        self._row = int(rows.steps[-1])
+        ((steps, rows),) = newest
+        self._row = int(steps[-1])
         names = [tensor.name for tensor in self.run.tensors_of(self.optimizer)]
-        self.layers = _worst(names, rows.matrix[-1], rows.missing[-1])
+        self.layers = _worst(names, rows[-1], rows[-1] == np.float32(ABSENT))
 
 
 def frame(follower: Follower, status: str, title: str) -> list[str | Table]:

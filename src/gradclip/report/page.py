@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from gradclip._write import replacing
 from gradclip.report.charts import Chart, Line
 from gradclip.report.notice import Notice
 from gradclip.report.table import Table
@@ -44,10 +45,14 @@ class Page:
 
 
 def write(page: Page, path: Path) -> Path:
-    """Write a page, making its folders; returns the absolute path."""
+    """Write a page, making its folders; returns the absolute path.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     path = path.absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(page), encoding="utf-8")
+    with replacing(path) as file:
+        file.write(render(page).encode("utf-8", "backslashreplace"))
     return path
 
 

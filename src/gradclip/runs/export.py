@@ -7,6 +7,7 @@ types, which whoever looks at the result has anyway and which load neither Tenso
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
 import socket
@@ -18,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gradclip._write import make_folder, replacing
 from gradclip.errors import GradclipError
 from gradclip.runs.columns import Steps
 from gradclip.runs.reader import Run
@@ -27,6 +29,8 @@ __all__ = ["FORMATS", "ExportError", "export", "export_csv", "export_parquet", "
 
 
 EVENT_COLUMNS: Final = ("step", "step_of", *Event._fields)
+MOST_NUMBERS: Final = 5_000_000
+"""Of single tensors, in an event file."""
 
 
 class ExportError(GradclipError):
@@ -34,7 +38,7 @@ class ExportError(GradclipError):
 
 
 def export(run: Run, folder: str | os.PathLike[str], format: str = "csv") -> list[Path]:
-    """Write a run into a folder as ``csv``, ``parquet`` or ``tensorboard``; return the files.
+    """Write a run into a folder as ``csv``, ``parquet`` or ``tensorboard``; return the files, which are the user's alone.
 
     Raises:
         ExportError: the format is unknown, its library is not installed, or the folder cannot be written to.
@@ -42,7 +46,7 @@ def export(run: Run, folder: str | os.PathLike[str], format: str = "csv") -> lis
     if format not in FORMATS:
         raise ExportError(f"unknown export format {format!r}; write one of {', '.join(FORMATS)}")
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        make_folder(Path(folder))
         return FORMATS[format](run, Path(folder))
     except OSError as error:
         raise ExportError(f"cannot export to {folder} ({error.strerror or error})") from error
@@ -52,13 +56,15 @@ def export_csv(run: Run, folder: Path) -> list[Path]:
     """Write ``steps.csv``, ``events.csv``, and for every optimizer and kind a file such as ``norm.0.csv``, a column a tensor.
 
     What is missing is empty; a NaN is ``nan``, an Inf is ``inf``. float32 norms have 9 digits, so they come back bit for bit.
+    Text that a spreadsheet would take for a formula has a ``'`` before it.
     """
     steps = run.steps()
     files = [_write_csv(folder / "steps.csv", list(steps.columns()), _step_lines(steps))]
     if events := _event_rows(run):
-        files.append(_write_csv(folder / "events.csv", EVENT_COLUMNS, events))
+        lines = ([_no_formula(cell) if isinstance(cell, str) else cell for cell in row] for row in events)
+        files.append(_write_csv(folder / "events.csv", EVENT_COLUMNS, lines))
     for optimizer, kind in _tensor_tables(run):
-        names = ["step", *(tensor.name for tensor in run.tensors_of(optimizer))]
+        names = ["step", *(_no_formula(tensor.name) for tensor in run.tensors_of(optimizer))]
         files.append(_write_csv(folder / f"{kind}.{optimizer}.csv", names, _tensor_lines(run, kind, optimizer)))
     return files
 
@@ -74,17 +80,19 @@ def export_parquet(run: Run, folder: Path) -> list[Path]:
     steps = run.steps()
     columns = {name: arrow.array(values, mask=steps.missing[name]) for name, values in steps.columns().items()}
     table = arrow.table(columns).replace_schema_metadata({"gradclip": to_json(run.meta)})
-    parquet.write_table(table, folder / "steps.parquet")
+    with replacing(folder / "steps.parquet") as file:
+        parquet.write_table(table, file)
     files = [folder / "steps.parquet", folder / "tensors.parquet"]
     if events := _event_rows(run):
         kinds = {str: arrow.string(), int: arrow.int64(), float: arrow.float64()}
         typed = zip(zip(*events, strict=True), (int, int, *EVENT_TYPES), strict=True)
         files.append(folder / "events.parquet")
-        parquet.write_table(arrow.table([arrow.array(column, kinds[kind]) for column, kind in typed], EVENT_COLUMNS), files[-1])
+        with replacing(files[-1]) as file:
+            parquet.write_table(arrow.table([arrow.array(column, kinds[kind]) for column, kind in typed], EVENT_COLUMNS), file)
     word = arrow.dictionary(arrow.int32(), arrow.string())
     types = {"step": arrow.int64(), "optimizer": arrow.int64(), "kind": word, "tensor": word, "value": arrow.float32()}
     schema = arrow.schema(list(types.items()))
-    with parquet.ParquetWriter(folder / "tensors.parquet", schema) as writer:
+    with replacing(folder / "tensors.parquet") as file, parquet.ParquetWriter(file, schema) as writer:
         for columns in _long(run, arrow):
             writer.write_table(arrow.table(columns, schema=schema))
     return files
@@ -93,14 +101,15 @@ def export_parquet(run: Run, folder: Path) -> list[Path]:
 def export_tensorboard(run: Run, folder: Path, *, most: int = 1000) -> list[Path]:
     """Write an event file: every step's numbers, and every tensor's at up to ``most`` steps (TensorBoard draws 1,000).
 
-    Tags are ``step/loss``, ``norm/<tensor>``; with several optimizers ``step.1/loss``. Missing numbers are left out.
+    Of more than 5,000 tensors it is fewer steps, so that they fit into memory. Tags are ``step/loss``, ``norm/<tensor>``; with
+    several optimizers ``step.1/loss``. Missing numbers are left out.
     """
     records = _needed("tensorboard.summary.writer.record_writer")
     events = _needed("tensorboard.compat.proto.event_pb2")
     summaries = _needed("tensorboard.compat.proto.summary_pb2")
     created = float(run.meta.get("created", 0.0))
     path = folder / f"events.out.tfevents.{int(created):010d}.{socket.gethostname()}.{run.path.stem}"
-    with path.open("wb") as file:
+    with replacing(path) as file:
         writer = records.RecordWriter(file)
         writer.write(events.Event(wall_time=created, file_version="brain.Event:2").SerializeToString())
         for step, seconds, scalars in _scalars(run, most):
@@ -139,11 +148,20 @@ def _event_rows(run: Run) -> list[tuple[Any, ...]]:
 
 
 def _write_csv(path: Path, names: Sequence[str], lines: Iterable[Sequence[Any]]) -> Path:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+    with replacing(path) as file, io.TextIOWrapper(file, newline="", encoding="utf-8") as text:
+        writer = csv.writer(text)
         writer.writerow(names)
         writer.writerows(lines)
     return path
+
+
+def _no_formula(name: str) -> str:
+    """Return text as a spreadsheet shows it and does not work it out.
+
+    >>> _no_formula("=HYPERLINK(A1)"), _no_formula("encoder.weight")
+    ("'=HYPERLINK(A1)", 'encoder.weight')
+    """
+    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else name
 
 
 def _step_lines(steps: Steps) -> Iterator[list[str]]:
@@ -191,7 +209,7 @@ def _scalars(run: Run, most: int) -> Iterator[tuple[int, float, list[tuple[str, 
             yield step, seconds, [(f"step{suffix}/{name}", float(values[index])) for name, values in present]
         names = [tensor.name for tensor in run.tensors_of(optimizer)]
         for kind in run.kinds(optimizer):
-            rows = run.tensor_matrix(kind, optimizer, max_steps=most)
+            rows = run.tensor_matrix(kind, optimizer, max_steps=max(1, min(most, MOST_NUMBERS // max(1, len(names)))))
             tags = [f"{kind}{suffix}/{name}" for name in names]
             yield from _rows_of_scalars(steps, rows.steps, rows.matrix, rows.missing, tags)
 
@@ -200,7 +218,7 @@ def _rows_of_scalars(
     steps: Steps, at: NDArray[np.int64], matrix: NDArray[np.float32], missing: NDArray[np.bool_], tags: list[str]
 ) -> Iterator[tuple[int, float, list[tuple[str, float]]]]:
     times = dict(zip(steps.step.tolist(), steps.time.tolist(), strict=True))
-    for step, row, gone in zip(at.tolist(), matrix.tolist(), missing.tolist(), strict=True):
+    for step, row, gone in zip(at.tolist(), matrix, missing, strict=True):
         seconds = times.get(step, 0.0)
-        present = [(tag, value) for tag, value, absent in zip(tags, row, gone, strict=True) if not absent]
+        present = [(tags[i], float(row[i])) for i in np.flatnonzero(~gone).tolist()]
         yield step, 0.0 if math.isnan(seconds) else seconds, present

@@ -41,7 +41,7 @@ def list_runs(folder: str | os.PathLike[str] = "runs") -> list[RunSummary]:
             with Run.open(path) as run:
                 meta = run.meta
                 found.append(RunSummary(path, run.status, str(meta.get("title", "")), float(meta.get("created", 0.0))))
-        except (RunFileError, TypeError, ValueError) as error:
+        except RunFileError as error:
             found.append(RunSummary(path, "unreadable", created=_changed(path), problem=str(error)))
     return sorted(found, key=lambda run: (run.created, run.path), reverse=True)
 

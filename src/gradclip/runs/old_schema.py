@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import sqlite3
@@ -11,6 +10,7 @@ from typing import Any, Final
 
 from gradclip.runs.schema import EVENT_TABLES, Event
 from gradclip.runs.store import INSERT_EVENT, event_rows
+from gradclip.runs.validation import json_of
 
 __all__ = ["TABLE_NAMES", "convert"]
 
@@ -49,7 +49,7 @@ def convert(connection: sqlite3.Connection) -> None:
         execute(statement)
     execute("CREATE TEMP TABLE owners (pattern INTEGER PRIMARY KEY, optimizer INTEGER)")
     for pattern, text in execute("SELECT id, events FROM main.event_patterns").fetchall():
-        calls = [(str(kind), str(detail)) for kind, detail in json.loads(text)]
+        calls = [(str(kind), str(detail)) for kind, detail in json_of(text, "event_patterns.events")]
         happened = [event for i, call in enumerate(calls) for event in _events(*call, i, owned, places)]
         steps = [event.optimizer for event in happened if event.kind == "step"]
         connection.executemany(INSERT_EVENT.replace("INTO ", "INTO temp."), event_rows(pattern, happened))
@@ -65,7 +65,7 @@ def convert(connection: sqlite3.Connection) -> None:
 def _places(connection: sqlite3.Connection) -> Mapping[str, Any]:
     """Where each event was called first, by its kind and sentence."""
     found = connection.execute("SELECT value FROM main.meta WHERE key = 'places'").fetchone()
-    places = json.loads(found[0]) if found else None
+    places = json_of(found[0], "meta 'places'") if found else None
     return places if isinstance(places, dict) else {}
 
 

@@ -8,6 +8,7 @@ import time
 from itertools import count
 from pathlib import Path
 
+from gradclip._write import make_file, make_folder
 from gradclip.runs.schema import SUFFIX, RunFileError
 
 __all__ = ["new_run_path"]
@@ -28,24 +29,16 @@ def new_run_path(folder: str | os.PathLike[str] = "runs", label: str | None = No
     folder = Path(folder)
     stem = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{_label(label)}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for number in count(1):
             path = folder / (stem + (f"-{number}" if number > 1 else "") + SUFFIX)
-            if _take(path):
+            if make_file(path):
                 return path
     except OSError as error:
         raise RunFileError(
             f"cannot make a run file in {folder} ({error.strerror}); name a folder that can be written to"
         ) from error
     raise AssertionError("unreachable: the numbers do not end")
-
-
-def _take(path: Path) -> bool:
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    except FileExistsError:
-        return False
-    return True
 
 
 def _label(label: str | None) -> str:

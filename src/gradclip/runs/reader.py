@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import json
-import operator
 import os
 import sqlite3
 import time
@@ -18,22 +15,32 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from gradclip.runs.columns import COLUMNS, Steps, TensorRows, steps_from, tensor_rows_from, unpacked
-from gradclip.runs.opening import DAMAGE, connect, damaged
+from gradclip.runs.columns import (
+    CELLS,
+    COLUMNS,
+    Buckets,
+    Steps,
+    TensorRows,
+    rate_matrix,
+    steps_from,
+    tensor_rows_from,
+    unpacked,
+)
+from gradclip.runs.opening import DAMAGE, check_pages, connect, damaged
 from gradclip.runs.process import status_of
 from gradclip.runs.schema import EVENT_TYPES, KINDS, Event, TensorInfo
 from gradclip.runs.thin import bucket_length
+from gradclip.runs.validation import checked, meta_of, rates_of, shape_of
 
 __all__ = ["Run"]
 
 CHUNK: Final = 10_000
 """Rows that are in memory as Python objects at one time."""
 
-TENSOR_ROWS: Final = """
+TENSOR_ROWS: Final = f"""
 SELECT r.step, r.factor, coalesce(r.data, n.data, x'') FROM tensor_rows r
-LEFT JOIN tensor_rows n ON r.data IS NULL AND n.step = r.step AND n.optimizer = r.optimizer
-    AND n.kind = (SELECT id FROM kinds WHERE name = 'norm')
-WHERE r.optimizer = ? AND r.kind = (SELECT id FROM kinds WHERE name = ?) AND r.step > ? ORDER BY r.step
+LEFT JOIN tensor_rows n ON r.data IS NULL AND n.step = r.step AND n.optimizer = r.optimizer AND n.kind = {KINDS["norm"]}
+WHERE r.optimizer = ? AND r.kind = ? AND r.step > ? ORDER BY r.step
 """
 
 
@@ -57,6 +64,7 @@ class Run:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._connection = connection
+        self._pages_checked = False
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
@@ -86,32 +94,34 @@ class Run:
         if self._connection.in_transaction:
             yield
             return
-        self._connection.execute("BEGIN")
+        with self._damage_told():
+            self._connection.execute("BEGIN")
         try:
             yield
         finally:
             if self._connection.in_transaction:
-                self._connection.execute("COMMIT")
+                with self._damage_told():
+                    self._connection.execute("COMMIT")
 
     @property
     def meta(self) -> dict[str, Any]:
         """What is noted about the run."""
-        with self._reading():
-            return {key: json.loads(value) for key, value in self._connection.execute("SELECT key, value FROM meta")}
+        with self._reading(pages=False):  # a list of runs reads this of every file, and no more
+            return meta_of(dict(self._rows("meta", "key", "value")))
 
     @property
     def status(self) -> str:
         """``running``, ``finished``, ``crashed``, ``interrupted``, ``killed`` or ``incomplete`` (see ``docs/run-file.md``)."""
-        with self._reading():
+        with self._reading(pages=False):
             return status_of(self.meta, time.time())
 
     @property
     def tensors(self) -> tuple[TensorInfo, ...]:
         """The tensors of all optimizers, optimizer by optimizer; names are as the program gave them."""
-        query = "SELECT name, shape, numel, optimizer, param_group FROM tensors ORDER BY optimizer, id"
+        names = ("name", "shape", "numel", "optimizer", "param_group")
         with self._reading():
-            rows = self._connection.execute(query).fetchall()
-            return tuple(TensorInfo(str(name), tuple(json.loads(shape)), *map(int, rest)) for name, shape, *rest in rows)
+            rows = self._rows("tensors", *names, end="ORDER BY optimizer, id")
+            return tuple(TensorInfo(name, shape_of(shape), *rest) for name, shape, *rest in rows)
 
     def tensors_of(self, optimizer: int = 0) -> tuple[TensorInfo, ...]:
         """The tensors of one optimizer, in the order of its tensor rows."""
@@ -120,9 +130,9 @@ class Run:
     @property
     def optimizers(self) -> tuple[int, ...]:
         """The numbers of the optimizers that are known, in order."""
-        query = "SELECT optimizer FROM tensors UNION SELECT optimizer FROM steps ORDER BY 1"
         with self._reading():
-            return tuple(int(number) for (number,) in self._connection.execute(query))
+            rows = self._rows("tensors", "optimizer", end="UNION SELECT optimizer FROM steps ORDER BY 1")
+            return tuple(number for (number,) in rows)
 
     def steps(self, optimizer: int | None = None, *, after: int | None = None) -> Steps:
         """Read the steps of one optimizer, or of all of them.
@@ -132,28 +142,26 @@ class Run:
             after: only steps with a larger number, to follow a run that is being written.
         """
         where, values = _where(optimizer, after)
-        cursor = self._connection.cursor()
+        query = f"SELECT {', '.join(COLUMNS)} FROM steps {where} ORDER BY step, optimizer"
         with self._reading():
-            cursor.execute(f"SELECT {', '.join(COLUMNS)} FROM steps {where} ORDER BY step, optimizer", values)
-            return steps_from(_chunks(cursor, CHUNK))
+            return steps_from(self._chunks("steps", COLUMNS, query, values))
 
     def learning_rates(self, optimizer: int = 0) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Read the learning rates of every parameter group: the steps, and a step x group matrix, NaN where there is none."""
-        query = "SELECT step, lrs, lr FROM steps WHERE optimizer = ? AND (lr IS NOT NULL OR lrs IS NOT NULL) ORDER BY step"
-        read = cache(json.loads)
+        end = "WHERE optimizer = ? AND (lr IS NOT NULL OR lrs IS NOT NULL) ORDER BY step"
+        read = cache(rates_of)
         with self._reading():
-            rows = self._connection.execute(query, (optimizer,)).fetchall()
-            rates = [read(many) if many else [float(one)] for _, many, one in rows]
-            matrix = np.full((len(rows), max(map(len, rates), default=0)), np.nan)
-            for row, numbers in zip(matrix, rates, strict=True):
-                row[: len(numbers)] = numbers
-            return np.array([step for step, *_ in rows], dtype=np.int64), matrix
+            rows = list(self._rows("steps", "step", "lrs", "lr", end=end, values=(optimizer,)))
+            rates = [[float(one)] if many is None else read(many) for _, many, one in rows]
+            return np.array([step for step, *_ in rows], dtype=np.int64), rate_matrix(rates)
 
     def kinds(self, optimizer: int = 0) -> tuple[str, ...]:
         """Which kinds of tensor rows one optimizer has."""
-        query = "SELECT EXISTS (SELECT 1 FROM tensor_rows r JOIN kinds k ON k.id = r.kind WHERE r.optimizer = ? AND k.name = ?)"
+        query = "SELECT EXISTS (SELECT 1 FROM tensor_rows WHERE optimizer = ? AND kind = ?)"
         with self._reading():
-            return tuple(kind for kind in KINDS if self._connection.execute(query, (optimizer, kind)).fetchone()[0])
+            return tuple(
+                kind for kind, code in KINDS.items() if self._connection.execute(query, (optimizer, code)).fetchone()[0]
+            )
 
     def tensor_matrix(
         self, kind: str = "norm", optimizer: int = 0, *, max_steps: int | None = None, after: int | None = None
@@ -169,13 +177,10 @@ class Run:
         _known(kind)
         with self._reading():
             size = 1 if max_steps is None else bucket_length(self._count(kind, optimizer, after), max(max_steps, 1))
-            parts = []
-            for steps, raw in self.tensor_chunks(kind, optimizer, rows=max(CHUNK // size, 1) * size, after=after):
-                starts = np.arange(0, len(steps), size)
-                parts.append((steps[starts], np.maximum.reduceat(raw, starts, axis=0) if size > 1 else raw))
-            width = len(self.tensors_of(optimizer))
-            steps = np.concatenate([np.zeros(0, np.int64), *(steps for steps, _ in parts)])
-            return tensor_rows_from(steps, np.concatenate([np.zeros((0, width), np.float32), *(raw for _, raw in parts)]))
+            buckets = Buckets(size, len(self.tensors_of(optimizer)))
+            for steps, raw in self.tensor_chunks(kind, optimizer, after=after):
+                buckets.add(steps, raw)
+            return tensor_rows_from(*buckets.rows())
 
     def tensor_chunks(
         self, kind: str, optimizer: int = 0, *, rows: int = CHUNK, after: int | None = None
@@ -183,10 +188,9 @@ class Run:
         """Read the same in portions that fit into memory: steps, and their rows with ``ABSENT`` where there was no gradient."""
         _known(kind)
         width = len(self.tensors_of(optimizer))
+        names, values = ("step", "factor", "data"), (optimizer, KINDS[kind], _before_all(after))
         with self._reading():
-            cursor = self._connection.execute(TENSOR_ROWS, (optimizer, kind, _before_all(after)))
-            for found in _chunks(cursor, rows):
-                steps, factors, blobs = zip(*found, strict=True)
+            for steps, factors, blobs in self._chunks("tensor_rows", names, TENSOR_ROWS, values, _portion(rows, width)):
                 yield np.array(steps, dtype=np.int64), unpacked(blobs, factors, width)
 
     def events(self, *, after: int | None = None) -> list[tuple[int, int, tuple[Event, ...]]]:
@@ -194,27 +198,43 @@ class Run:
 
         Steps that went alike share one tuple.
         """
-        query = "SELECT step, optimizer, pattern FROM step_events WHERE step > ? ORDER BY id"
+        end, values = "WHERE step > ? ORDER BY id", (_before_all(after),)
         with self._reading():
-            rows = self._connection.execute(query, (_before_all(after),)).fetchall()
-            patterns: dict[int, tuple[Event, ...]] = {}
-            events = self._connection.execute(f"SELECT pattern, {', '.join(Event._fields)} FROM events ORDER BY pattern, id")
-            for pattern, cells in itertools.groupby(events, operator.itemgetter(0)):
-                patterns[pattern] = tuple(map(_event, cells))
-            return [(int(step), int(optimizer), patterns.get(pattern, ())) for step, optimizer, pattern in rows]
+            patterns: dict[int, list[Event]] = {}
+            for pattern, *cells in self._rows("events", "pattern", *Event._fields, end="ORDER BY pattern, id"):
+                patterns.setdefault(pattern, []).append(_event(cells))
+            shared = {pattern: tuple(events) for pattern, events in patterns.items()}
+            rows = self._rows("step_events", "step", "optimizer", "pattern", end=end, values=values)
+            return [(step, optimizer, shared.get(pattern, ())) for step, optimizer, pattern in rows]
 
     def _count(self, kind: str, optimizer: int, after: int | None) -> int:
-        query = (
-            "SELECT count(*) FROM tensor_rows WHERE optimizer = ? AND kind = (SELECT id FROM kinds WHERE name = ?) AND step > ?"
-        )
-        return int(self._connection.execute(query, (optimizer, kind, _before_all(after))).fetchone()[0])
+        query = "SELECT count(*) FROM tensor_rows WHERE optimizer = ? AND kind = ? AND step > ?"
+        return int(self._connection.execute(query, (optimizer, KINDS[kind], _before_all(after))).fetchone()[0])
+
+    def _rows(self, table: str, *names: str, end: str = "", values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """Read some columns of a table, row by row."""
+        for cells in self._chunks(table, names, f"SELECT {', '.join(names)} FROM {table} {end}", values):
+            yield from zip(*cells, strict=True)
+
+    def _chunks(
+        self, table: str, names: Sequence[str], query: str, values: Sequence[Any] = (), rows: int = CHUNK
+    ) -> Iterator[list[tuple[Any, ...]]]:
+        """Read what a query finds, column by column, so many rows at a time."""
+        return checked(self._connection.execute(query, values), table, names, rows)
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
+    def _reading(self, *, pages: bool = True) -> Iterator[None]:
         """Whatever a damaged or forged file makes go wrong is one kind of error."""
+        with self._damage_told(), self.snapshot():
+            if pages and not self._pages_checked:
+                check_pages(self._connection)
+                self._pages_checked = True
+            yield
+
+    @contextlib.contextmanager
+    def _damage_told(self) -> Iterator[None]:
         try:
-            with self.snapshot():
-                yield
+            yield
         except sqlite3.ProgrammingError:  # closed, or used from another thread: not the file's fault
             raise
         except DAMAGE as error:
@@ -222,7 +242,7 @@ class Run:
 
 
 def _event(cells: Sequence[Any]) -> Event:
-    return Event._make(None if cell is None else kind(cell) for kind, cell in zip(EVENT_TYPES, cells[1:], strict=True))
+    return Event._make(None if cell is None else kind(cell) for kind, cell in zip(EVENT_TYPES, cells, strict=True))
 
 
 def _known(kind: str) -> None:
@@ -240,6 +260,5 @@ def _before_all(after: int | None) -> int:
     return -(2**63) if after is None else after
 
 
-def _chunks(cursor: sqlite3.Cursor, size: int) -> Iterator[list[tuple[Any, ...]]]:
-    while rows := cursor.fetchmany(size):
-        yield rows
+def _portion(rows: int, width: int) -> int:
+    return max(1, min(rows, CELLS // max(width, 1)))

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from gradclip._write import make_file
 from gradclip.runs.schema import (
     APPLICATION_ID,
     EVENT_TABLES,
@@ -77,6 +78,9 @@ class RunStore:
         self._patterns: dict[tuple[Event, ...], int] = {}
         self._pattern_count = 0
         self._tensor_counts: Counter[int] = Counter()
+        with contextlib.suppress(OSError):  # SQLite says what is wrong
+            if not make_file(path) and path.is_symlink():
+                raise RunFileError(f"{path} is a link; name the file itself")
         # The flusher's thread uses it after this one has opened it, never both at once.
         self._connection = sqlite3.connect(path, timeout=lock_timeout, isolation_level=None, check_same_thread=False)
         try:
@@ -84,7 +88,7 @@ class RunStore:
         except BaseException:
             self._connection.close()
             raise
-        self._inode = os.stat(path).st_ino
+        self._identity = _identity(os.stat(path))
 
     def write(self, batch: Batch) -> None:
         """Write a batch and a sign of life in one transaction."""
@@ -110,10 +114,12 @@ class RunStore:
 
     def abandon(self, meta: Mapping[str, Any]) -> None:
         """Close the file after a failure; say so in it if that much can still be written."""
-        with contextlib.suppress(sqlite3.Error, OSError):
+        with contextlib.suppress(sqlite3.Error):
             self._connection.execute("PRAGMA busy_timeout = 0")
-            self._check_in_place()
-            self._write_meta(meta)
+            if self.place() == self._path:
+                self._write_meta(meta)
+            else:  # SQLite would not find the log again at the new place
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         with contextlib.suppress(sqlite3.Error):
             self._connection.close()
 
@@ -144,14 +150,27 @@ class RunStore:
                 self._connection.execute("ROLLBACK")
             raise
 
+    def place(self) -> Path | None:
+        """Return where the file is now; None where it was deleted, or the system does not say where it was moved."""
+        if self._is_at(self._path):
+            return self._path
+        with contextlib.suppress(OSError):
+            links = [link for link in Path("/proc/self/fd").iterdir() if self._is_at(link)]
+            places = [Path(os.readlink(link)) for link in links]
+            return next((place for place in places if self._is_at(place)), None)
+        return None
+
+    def _is_at(self, path: Path) -> bool:
+        try:
+            return _identity(os.stat(path)) == self._identity
+        except OSError:
+            return False
+
     def _check_in_place(self) -> None:
         """A deleted file can still be written to, where the system allows it, but nobody would ever read it."""
-        try:
-            in_place = os.stat(self._path).st_ino == self._inode
-        except OSError:
-            in_place = False
-        if not in_place:
-            raise FileNotFoundError("the file was moved or deleted")
+        if not self._is_at(self._path):
+            place = self.place()
+            raise FileNotFoundError(f"the file was moved to {place}" if place else "the file was moved or deleted")
 
     def _write_meta(self, meta: Mapping[str, Any]) -> None:
         rows = [(to_text(key), to_json(value)) for key, value in meta.items()]
@@ -193,6 +212,10 @@ def event_rows(pattern: int, happened: Sequence[Event]) -> Iterator[tuple[Any, .
     for place, event in enumerate(happened):
         numbered = event._replace(sequence=place) if event.sequence is None else event
         yield pattern, *(to_text(cell) if isinstance(cell, str) else to_real(cell) for cell in numbered)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _step_values(row: StepRow) -> tuple[Any, ...]:

@@ -46,8 +46,9 @@ class RunWriter:
     """A run file that is being written; no method raises because the disk does, and none waits for it but flush and close.
 
     When the file cannot be written (disk full, read-only or deleted folder, a lock that stays), ``failed`` holds one
-    sentence, which is also handed to ``on_failure`` once, and from then on nothing is recorded. In a forked child every
-    method does nothing: the file belongs to the process that opened it.
+    sentence, which is also handed to ``on_failure`` once, and from then on nothing is recorded. ``steps_written`` says how many
+    steps are on the disk, in ``path``, which follows a file that was moved where the system says where to. In a forked child
+    every method does nothing: the file belongs to the process that opened it.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class RunWriter:
         """
         self.path = Path(path)
         self.failed: str | None = None
+        self.steps_written = 0
         self._interval, self._patience = interval, lock_timeout + 5.0
         self._on_failure = on_failure or _warn
         self._pid = os.getpid()
@@ -227,6 +229,7 @@ class RunWriter:
         now = time.monotonic()
         if self._store is not None and (batch or now - self._last_beat >= HEARTBEAT):
             self._store.write(batch)
+            self.steps_written += len(batch.steps)
             self._last_beat = now
         with self._state:
             self._written = asked
@@ -246,6 +249,8 @@ class RunWriter:
 
     def _abandon(self) -> None:
         if self._store is not None:
+            place = self._store.place()
+            self.path, self.steps_written = place or self.path, self.steps_written if place else 0
             self._store.abandon({"status": "incomplete", "failure": self.failed})
 
     def _at_exit(self) -> None:

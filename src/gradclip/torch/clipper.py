@@ -145,15 +145,15 @@ class Clipper:
         """Take up where a saved state left off, bit for bit.
 
         Raises:
-            StateError: the state is of another version or recipe, or incomplete; nothing is loaded.
+            StateError: the state is of another version, recipe or model, incomplete or damaged; nothing is loaded.
         """
         if self.current.changed():
             self._lay_out_anew()
         counters, history = unpack(str(self.clipping), self._plan.init(), state)
-        self.step, *skips = counters
-        self._skips.load(*skips)
         device = next((p.device for p in self.parameters), torch.device("cpu"))
         self._history = {key: value.to(device, copy=True) for key, value in history.items()}
+        self.step, *skips = counters
+        self._skips.load(*skips)
 
     def __repr__(self) -> str:
         return f"Clipper({self.clipping}, {len(self.names)} parameters, step {self.step})"

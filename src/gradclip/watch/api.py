@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gradclip._write import make_folder
 from gradclip.runs.process import ending_of
 from gradclip.runs.schema import SUFFIX
 from gradclip.runs.writer import RunWriter
@@ -152,7 +153,7 @@ def _new_writer(out: Path, meta: dict[str, Any]) -> RunWriter:
     if out.suffix != SUFFIX:
         return RunWriter.create(out, meta, on_failure=writer_warning)
     with contextlib.suppress(OSError):  # the writer says what is wrong
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(out.parent)
         for end in ("", "-wal", "-shm"):
             out.with_name(out.name + end).unlink(missing_ok=True)
     return RunWriter(out, meta, on_failure=writer_warning)

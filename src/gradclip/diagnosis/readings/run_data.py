@@ -16,9 +16,6 @@ from gradclip.runs import ABSENT, Event, Run, Steps, TensorInfo
 
 __all__ = ["RunData", "Layers", "OptimizerRun", "read_run", "layers_of"]
 
-CELLS = 2_000_000
-"""Numbers that are worked on at one time."""
-
 Floats = NDArray[np.float64]
 
 
@@ -108,7 +105,7 @@ def layers_of(run: Run, kind: str, optimizer: int, groups: tuple[Group, ...]) ->
     """Read one kind of norm, layer by layer, in portions that fit into memory."""
     width = sum(len(group.members) for group in groups)
     steps, rows = [np.zeros(0, np.int64)], [np.zeros((0, len(groups)), np.float32)]
-    for at, raw in run.tensor_chunks(kind, optimizer, rows=max(1, CELLS // max(width, 1))):
+    for at, raw in run.tensor_chunks(kind, optimizer):
         steps.append(at)
         rows.append(_together(raw[:, :width], groups))  # more tensors may have come since they were grouped
     norms = np.concatenate(rows)

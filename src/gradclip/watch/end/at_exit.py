@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from gradclip.watch.end.closing_process import ClosingProcess
 from gradclip.watch.end.summary import summary
-from gradclip.watch.messages import print_messages
+from gradclip.watch.messages import print_messages, shown
 from gradclip.watch.start.launch import Settings
 
 if TYPE_CHECKING:
@@ -70,8 +70,11 @@ class AtExit:
         if run is None or not run.totals.steps:
             print_messages([*_nothing_seen(run), *watching.problems])
             return
-        print_messages(summary(run.totals, ending, self._settings.clip, watching.left_out))
+        where = shown(run.path, self._settings.cwd)
+        print_messages(summary(run.totals, ending, self._settings.clip, watching.left_out, run.steps_written, where))
         print_messages(watching.problems)
+        if not run.steps_written:
+            return
         print_messages(self._closing.lines(run.path, run.path.with_suffix(".html") if self._settings.report else None))
 
 

@@ -12,19 +12,21 @@ if TYPE_CHECKING:
 __all__ = ["summary"]
 
 
-def summary(totals: Totals, ending: str, clip: str | None, replaced: int) -> list[str]:
-    """Return at most nine lines.
+def summary(totals: Totals, ending: str, clip: str | None, replaced: int, written: int, path: str) -> list[str]:
+    """Return at most nine lines; ``written`` of the steps are on the disk, in the file ``path``.
 
     >>> from gradclip.watch.record.recorder import Totals
     >>> totals = Totals(steps=2, loss=1.0, first_loss=3.0, norm=1.0, largest=5.0, worst="w")
-    >>> for line in summary(totals, "finished", None, 0):
+    >>> for line in summary(totals, "finished", None, 0, written=2, path="a.gradclip"):
     ...     print(line)
     2 steps recorded, finished
     loss    3 -> 1
     norm    1 at the end, at most 5 (largest in w)
     clip    the script did not clip
+    >>> summary(totals, "finished", None, 0, written=1, path="a.gradclip")[0]
+    '1 of 2 steps recorded, in a.gradclip; finished'
     """
-    lines = [f"{plural(totals.steps, 'step')} recorded, {ending}"]
+    lines = [_recorded(totals.steps, written, path, ending)]
     if totals.loss == totals.loss or totals.first_loss == totals.first_loss:
         lines.append(f"loss    {totals.first_loss:.4g} -> {totals.loss:.4g}")
     lines.append(f"norm    {totals.norm:.4g} at the end, at most {totals.largest:.4g} (largest in {totals.worst})")
@@ -34,6 +36,13 @@ def summary(totals: Totals, ending: str, clip: str | None, replaced: int) -> lis
     if totals.skipped:
         lines.append(f"skip    {plural(totals.skipped, 'step')} {'was' if totals.skipped == 1 else 'were'} skipped")
     return lines
+
+
+def _recorded(steps: int, written: int, path: str, ending: str) -> str:
+    if written >= steps:
+        return f"{plural(steps, 'step')} recorded, {ending}"
+    where = f", in {path}" if written else ""
+    return f"{written:,} of {plural(steps, 'step')} recorded{where}; {ending}"
 
 
 def _clipping(totals: Totals, clip: str | None, replaced: int) -> str:

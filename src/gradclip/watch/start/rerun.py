@@ -11,7 +11,7 @@ from typing import Any
 from gradclip.runs import list_runs
 from gradclip.watch.start.launch import Settings, environment
 
-__all__ = ["RerunError", "command_of", "rerun"]
+__all__ = ["RerunError", "command_of", "refuse_foreign", "rerun"]
 
 
 class RerunError(RuntimeError):
@@ -30,6 +30,29 @@ def command_of(meta: Mapping[str, Any]) -> list[str]:
     if not os.path.isdir(cwd):
         raise RerunError(f"the folder it was started in is gone: {cwd}")
     return [str(word) for word in command]
+
+
+def refuse_foreign(run: Path) -> None:
+    """Refuse a run file that somebody else has written, or may write: its command is not the user's own.
+
+    Raises:
+        RerunError: the file, or one of SQLite's beside it, belongs to another user.
+    """
+    if os.name != "posix":
+        return
+    for part in (run, *(run.with_name(run.name + end) for end in ("-wal", "-shm", "-journal"))):
+        if part.exists() and part.stat().st_uid != os.geteuid():
+            raise RerunError(
+                f"{part} belongs to {_owner(part)}, so the command in it may not be yours, and it is not run; "
+                "to run it all the same, look at it with gradclip report, and replay a copy of your own"
+            )
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except KeyError:  # a number without a name
+        return f"user {path.stat().st_uid}"
 
 
 def rerun(meta: Mapping[str, Any], folder: Path, clip: str | None) -> Path:

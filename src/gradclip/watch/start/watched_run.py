@@ -48,6 +48,11 @@ class WatchedRun:
         return self.session.recorder.totals
 
     @property
+    def steps_written(self) -> int:
+        """How many of the steps are on the disk."""
+        return self._writer.steps_written
+
+    @property
     def problem(self) -> str | None:
         """Why recording stopped, if it did."""
         return self._writer.failed
