@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from gradclip._cached import cached_property
-from gradclip.backends import Shards, reshaped, shards_of
+from gradclip.backends import Shards, group_of, reshaped, shards_of
+from gradclip.clipping import Clipping
 from gradclip.errors import TargetError, listed
 from gradclip.scopes import Entry
+from gradclip.torch.stages import on_all_ranks
 
 __all__ = ["Clippable", "Target", "resolve"]
 
@@ -56,7 +58,27 @@ class Target:
         entries = list(self.entries)
         for i in changed:
             entries[i] = replace(entries[i], shape=tuple(self.parameters[i].shape))
-        return Target(self.parameters, tuple(entries), self.shards)
+        if self.shards is not None:
+            raise TargetError(
+                f"{self.names[changed[0]]!r} is sharded and was given another shape: make a new Clipper, or attach anew"
+            )
+        return Target(self.parameters, tuple(entries))
+
+    def check_method(self, clipping: Clipping) -> None:
+        """Refuse what no rank could tell from its parts.
+
+        Raises:
+            TargetError: the method, and what to use instead.
+        """
+        if self.shards is None:
+            return
+        if clipping.scope.per_element and clipping.threshold.couples:
+            raise TargetError(f"{clipping} limits an element by others that are on other ranks: use a scope of whole tensors")
+        if clipping.threshold.needs_lr and self.shards.across is not None and self.shards.across.stages:
+            raise TargetError(
+                f"{clipping} needs the learning rates of parameters that are on other stages: use a method that does not, such "
+                'as "global_norm:1.0" or "zclip"'
+            )
 
     def check_shapes(self, grads: Sequence[Tensor | None], weights: Sequence[Tensor | None] | None = None) -> None:
         """Refuse gradients, and weights beside them, of other shapes: they would be cut into units that are not theirs.
@@ -78,16 +100,20 @@ class Target:
             )
 
 
-def resolve(target: Clippable, optimizer: torch.optim.Optimizer | None = None, group: Any = None) -> Target:
+def resolve(
+    target: Clippable, optimizer: torch.optim.Optimizer | None = None, group: Any = None, method: str = "measure"
+) -> Target:
     """Find the parameters in what a user passed; one that appears twice (tied weights) counts once.
 
-    ``group`` is the process group over whose ranks every plain tensor is cut, if they are.
-    With ``optimizer`` its param groups are the groups, and every parameter must be one of its own.
+    With ``optimizer`` its param groups are the groups, and every parameter must be one of its own. ``group`` is the process
+    group over whose ranks plain tensors are cut, or whose ranks are pipeline stages. Where tensors are sharded, all ranks
+    compare what they found, and what is to be done with it (``method``).
 
     Raises:
         TypeError: something else than a model, an optimizer or parameters; gradients instead of parameters.
-        TargetError: an iterator with nothing left in it, or a parameter the optimizer does not own.
+        TargetError: an iterator with nothing left in it, a parameter the optimizer does not own, or ranks that disagree.
     """
+    process_group = group_of(group)
     if isinstance(target, torch.optim.Optimizer):
         optimizer = target
     groups = _groups(optimizer) if optimizer is not None else {}
@@ -101,8 +127,11 @@ def resolve(target: Clippable, optimizer: torch.optim.Optimizer | None = None, g
             found[id(parameter)] = (parameter, entry)
     if optimizer is not None and target is not optimizer:
         found = _owned(found, groups)
-    parameters = tuple(p for p, _ in found.values())
-    return Target(parameters, tuple(e for _, e in found.values()), shards_of(parameters, group))
+    parameters, entries = tuple(p for p, _ in found.values()), tuple(e for _, e in found.values())
+    across = None
+    if process_group is not None:
+        parameters, entries, across = on_all_ranks(process_group, method, parameters, entries)
+    return Target(parameters, entries, shards_of(parameters, method, [entry.name for entry in entries], across))
 
 
 def _named(target: Clippable) -> Iterator[tuple[str, Tensor]]:
