@@ -42,5 +42,5 @@ def _one_waits_for_nobody_ever() -> None:
 
 
 def test_a_rank_that_raises_is_named(ranks):
-    with pytest.raises(RanksError, match="(?s)rank 1 of 2 raised.*this one"):
+    with pytest.raises(RanksError, match=r"(?s)rank 1 of 2 raised.*this one"):
         ranks(2, _one_raises)

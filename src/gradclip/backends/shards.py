@@ -165,7 +165,7 @@ class Shards:
         return self._tensor_of[units]
 
     def places(self, units: Units | None, lists: int) -> list[tuple[Any, Tensor | slice]]:
-        """Return each process group and the places of what it reduces, among the cells of so many lists and a number a tensor."""
+        """Return each group and the places of what it reduces: among the cells of so many lists, and a number a tensor."""
         if (units, lists) not in self._places:
             tensor_of, count = self.tensor_of(units), len(self.parts)
             found: list[tuple[Any, Tensor | slice]] = []

@@ -76,7 +76,8 @@ def _problem(every: Sequence[_Had]) -> str:
     if unnamed:
         return (
             f"the ranks of the group pass {', '.join(str(len(own)) for own in names)} parameters without names: for pipeline "
-            "stages pass the model or named parameters; for parts of tensors every rank passes all, an empty one where it has nothing"
+            "stages pass the model or named parameters; of parts of tensors every rank passes all, an empty one where it has "
+            "nothing"
         )
     shapes: dict[str, tuple[int, ...]] = {}
     for _, had in every:
