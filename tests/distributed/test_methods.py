@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.distributed.tensor import Replicate, Shard
 
+import gradclip
 from tests.distributed.support import MESHES, PLACED, SHAPES, alike, gradients, mesh_of, run_both, whole
 
 GIVEN = [
@@ -21,6 +22,7 @@ GIVEN = [
     "tensor_norm:0.7,norm=inf",
     "tensor_norm:0.5,norm=rms,exclude=gain",
     "block_rms:0.5",
+    "group_norm:0.5|1.0,patterns=layer.*|*",
     "normalize:2",
     "normalize:2,soft=True",
     "agc:0.01",
@@ -39,7 +41,7 @@ LEARNED = [
     "quantile:0.5,per_tensor=True",
     "zclip:0.5,warmup=2",
     "adagc:1.01,warmup=2",
-    "aggc:1.01,0.99",
+    "aggc:1.01,low=0.99,patterns=layer.*|*",
     "norm_growth:1.001",
     "spam:0.5,warmup=1",
     "stable_spam",
@@ -48,7 +50,9 @@ LEARNED = [
 TRUST = ["trust:0.02", "trust:0.02,per_tensor=True", "auto"]
 
 
-def _run(recipe: str, shape: tuple[int, ...], dtype: torch.dtype, steps: int, lr: float | None, scale: float = 1.0) -> list[float]:
+def _run(
+    recipe: str, shape: tuple[int, ...], dtype: torch.dtype, steps: int, lr: float | None, scale: float = 1.0
+) -> list[float]:
     parameters = whole(dtype=dtype)
     grads = [gradients(parameters, seed, scale * (1 + 3 * (seed % 3))) for seed in range(steps)]
     return run_both(recipe, mesh_of(shape), PLACED[len(shape)], parameters, grads, lr)
@@ -74,9 +78,9 @@ def test_a_threshold_that_knows_the_optimizer(ranks, recipe):
     assert len(alike(ranks(4, _run, recipe, (2, 2), torch.float32, 4, 0.1))) == 4
 
 
-@pytest.mark.parametrize("recipe", ["value:0.5 then global_norm:1.0", "spam:0.5,warmup=1 then zclip:0.5,warmup=2"])
-def test_a_chain(ranks, recipe):
-    assert len(alike(ranks(4, _run, recipe, (2, 2), torch.float32, 4, None))) == 4
+def test_a_chain(ranks):
+    chain = gradclip.Chain(gradclip.spam(0.5, warmup=1), gradclip.zclip(0.5, warmup=2))
+    assert len(alike(ranks(4, _run, str(chain), (2, 2), torch.float32, 4, None))) == 4
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
@@ -95,14 +99,6 @@ def _run_sized(recipe: str, scale: float) -> list[float]:
     parameters = whole(dtype=torch.float64)
     grads = [{n: g * scale for n, g in gradients(parameters, 0).items()}]
     return run_both(recipe, mesh_of((2,)), PLACED[1], parameters, grads)
-
-
-def _groups() -> list[float]:
-    return run_both('group_norm:0.5,patterns=("layer.*", "*")', mesh_of((2, 2)), PLACED[2], p := whole(), [gradients(p, 1)])
-
-
-def test_groups(ranks):
-    alike(ranks(4, _groups))
 
 
 def _strided() -> list[float]:

@@ -61,7 +61,9 @@ class Strategy(ABC):
         """
         weights = self._weights(backend, step) if self.threshold.needs_weights else None
         cells, *beside = backend.norms_beside([] if weights is None else [weights], self.p)
-        weight_norms = None if weights is None else self.layout.block_norms(weights, beside[0])
+        return self._decided(backend, step, cells, None if weights is None else self.layout.block_norms(weights, beside[0]))
+
+    def _decided(self, backend: Backend, step: StepInputs, cells: Tensor, weight_norms: Tensor | None = None) -> Decision:
         norms = self.layout.block_norms(backend, cells)
         state = step.state or (self.threshold.init(norms) if self.threshold.stateful else {})
         context = self._context(backend, step, weight_norms) if self._needs_context else Context(step.number)
@@ -181,7 +183,7 @@ class ScaleTogether(ScaleTensors):
         cells = backend.norms(self.p)
         norm = combined_on_host(cells.tolist(), self.p)
         if not math.isfinite(norm):
-            return super().decide(backend, step)
+            return self._decided(backend, step, cells)
         limit, state = self.threshold.limits(cells, step.state or {}, Context(step.number))
         factor = 1.0 if norm <= limit else float(limit / norm)  # and 1 where the limit is inf
         both = vector(array("d", (norm, factor)))
