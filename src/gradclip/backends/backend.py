@@ -108,13 +108,19 @@ class Backend(ABC):
         """Clamp every element to [low, high]; return the largest size in each tensor before, and whether any was outside."""
         return None
 
-    def norms_beside(self, other: Backend, p: float) -> tuple[Tensor, Tensor]:
-        """Return the norms of the cells of this list and of another that is laid out alike, measured together."""
-        return self.norms(p), other.norms(p).to(self.device)
+    @property
+    def may_be_present(self) -> list[bool]:
+        """Which tensors there may be, before any is measured."""
+        return [t is not None for t in self.tensors]
 
-    def agree(self, flags: Tensor) -> Tensor:
-        """Return for each tensor whether a flag is set on any rank that has a part of it."""
-        return flags
+    @cached_property
+    def present(self) -> Tensor:
+        """Which tensors there are, where that is known: on the host, or on ``device`` once all ranks have measured."""
+        return torch.tensor([t is not None for t in self.tensors], dtype=torch.bool)
+
+    def norms_beside(self, others: Sequence[Backend], p: float) -> list[Tensor]:
+        """Return the norms of the cells of this list and of others that are laid out alike, measured together."""
+        return [self.norms(p), *(other.norms(p).to(self.device) for other in others)]
 
     def like(self, tensors: Sequence[Tensor | None]) -> Backend | None:
         """Return this kind of backend for other tensors, where it has to be this kind; None where any will do."""
@@ -143,6 +149,10 @@ class Backend(ABC):
         """Return whether any element of these tensors lies outside [low, high], as a 0-dim tensor on ``device``."""
         chosen = [t for i, t in enumerate(self.tensors) if t is not None and (which is None or which[i])]
         return elements.outside(chosen, low, high, self.device)
+
+    def extremes(self) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        """Return how far the elements of each tensor go above 0, and below, as tensors of one element."""
+        return elements.extremes(self.tensors)
 
     def sizes_of_elements(self, which: Sequence[bool], shapes: Sequence[Sequence[int]]) -> Tensor:
         """Return the absolute value of every element of these tensors as one vector on ``device``; 0 where there is none."""

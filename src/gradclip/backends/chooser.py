@@ -15,7 +15,7 @@ from gradclip.backends.cpu import Cpu
 from gradclip.backends.functional import transforming
 from gradclip.backends.mesh import Mesh
 from gradclip.backends.mixed import Mixed
-from gradclip.backends.shards import Shards, local_of
+from gradclip.backends.shards import Shards
 from gradclip.backends.stock import Stock
 from gradclip.errors import TargetError
 
@@ -81,11 +81,13 @@ def choose(
     return parts[0][0] if len(parts) == 1 else Mixed(tensors, units, sparse, parts)
 
 
-def choose_sharded(tensors: Sequence[Tensor | None], units: Units | None, shards: Shards) -> Backend:
-    """Return the backend for tensors of which this rank has parts."""
-    local = [local_of(t) for t in tensors]
+def choose_sharded(
+    tensors: Sequence[Tensor | None], units: Units | None, shards: Shards, sparse: Mapping[int, SparseEntries] | None = None
+) -> Backend:
+    """Return the backend for tensors of which this rank has these parts."""
     local_units = None if units is None else shards.local_units(units)[0]
-    return Mesh(take_all(local, local_units) or choose(local, local_units), shards, units)
+    local = None if sparse else take_all(tensors, local_units)
+    return Mesh(local or choose(tensors, local_units, sparse), shards, units)
 
 
 def norms_of_each(tensors: Sequence[Tensor | None], p: float) -> Tensor:

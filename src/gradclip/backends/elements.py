@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["clamp", "clamp_each", "dense", "multiply", "outside", "scale_elements"]
+__all__ = ["clamp", "clamp_each", "dense", "extremes", "multiply", "outside", "scale_elements"]
 
 
 class _Stored(Protocol):
@@ -72,6 +72,20 @@ def clamp_each(tensors: Sequence[Tensor | None], limits: Tensor | Sequence[float
     for values, bound in zip(tensors, limits, strict=True):
         if values is not None and bound < math.inf:
             clamp(values, -bound, bound)
+
+
+def extremes(tensors: Sequence[Tensor | None]) -> tuple[list[Tensor | None], list[Tensor | None]]:
+    """Return how far the (real) elements of each tensor go above 0, and below, as tensors of one element."""
+    above: list[Tensor | None] = []
+    below: list[Tensor | None] = []
+    for values in tensors:
+        if values is None:
+            least = most = None
+        else:
+            least, most = torch.aminmax(values) if values.numel() else (values.new_zeros(()), values.new_zeros(()))
+        above.append(None if most is None else most.clamp(min=0).reshape(1))
+        below.append(None if least is None else (-least).clamp(min=0).reshape(1))
+    return above, below
 
 
 def outside(tensors: Sequence[Tensor], low: float, high: float, device: torch.device) -> Tensor:

@@ -2,7 +2,7 @@
 
 Every rank sums ``|g|^p`` over its own parts; the sums are added up over exactly the ranks over which a tensor is cut, never
 over its replicas; and from then on all ranks have the same numbers and do the same to their parts, each by itself. A rank
-that holds nothing joins all the same. Nothing communicates later.
+that holds nothing joins all the same. Which collectives there are never depends on a value. Nothing communicates later.
 """
 
 from __future__ import annotations
@@ -15,9 +15,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gradclip.backends.backend import Backend, Factors, Units
-from gradclip.backends.shards import Reduction, Shards
+from gradclip.backends.shards import Shards
 
 __all__ = ["Mesh"]
+
+_HIGHEST = 4
+"""Up to this p the power of a float32 norm, and a sum of many, is a float64 that has lost nothing."""
+_LARGEST = torch.finfo(torch.float64).max
 
 
 class Mesh(Backend):
@@ -30,96 +34,85 @@ class Mesh(Backend):
     """
 
     def __init__(self, local: Backend, shards: Shards, units: Units | None) -> None:
-        super().__init__(local.tensors, local.device, units, local.sparse)
-        self.on_host = local.on_host
+        super().__init__(local.tensors, shards.device, units, local.sparse)
+        self.on_host = shards.device.type == "cpu"
+        self.present = torch.ones(len(local.tensors), dtype=torch.bool, device=self.device)
         self._local, self._shards = local, shards
-        self._index = None if units is None else shards.local_units(units)[1].to(local.device)
+        self._index = None if units is None else shards.local_units(units)[1].to(self.device)
 
     def norms(self, p: float) -> Tensor:
         """See :class:`Backend`; every rank that has a part of any tensor calls it."""
-        return self._joined([self], p)[0]
+        return self._measured([self], p)[0]
 
-    def norms_beside(self, other: Backend, p: float) -> tuple[Tensor, Tensor]:
-        """See :class:`Backend`; both in one all-reduce."""
-        assert isinstance(other, Mesh)
-        mine, others = self._joined([self, other], p)
-        return mine, others
+    def norms_beside(self, others: Sequence[Backend], p: float) -> list[Tensor]:
+        """See :class:`Backend`; all in one all-reduce."""
+        return self._measured([self, *others], p)
 
     def scale(self, factors: Factors, changed: Sequence[bool] | None = None) -> None:
         """See :class:`Backend`."""
         if not isinstance(factors, float) and self._index is not None:
             own = factors if isinstance(factors, Tensor) else torch.tensor(factors, dtype=torch.float64, device=self.device)
             factors = own[self._index]
+        if isinstance(factors, Tensor):
+            factors = factors.to(self._local.device)
         self._local.scale(factors, changed)
 
     def clamp(self, low: float, high: float, which: Sequence[bool] | None = None) -> None:
         """See :class:`Backend`."""
         self._local.clamp(low, high, which)
 
-    def outside(self, low: float, high: float, which: Sequence[bool] | None = None) -> Tensor:
-        """See :class:`Backend`; whether any rank has such an element."""
-        count = len(self.tensors)
-        each = [which is None or which[i] for i in range(count)]
-        none = torch.zeros((), dtype=torch.bool, device=self.device)
-        own = [self._local.outside(low, high, [i == j for j in range(count)]) if each[i] else none for i in range(count)]
-        return self.agree(torch.stack([none, *own])[1:]).any()
+    @property
+    def may_be_present(self) -> list[bool]:
+        """See :class:`Backend`: what this rank has no gradient of, another may have one of."""
+        return [True] * len(self.tensors)
 
-    def agree(self, flags: Tensor) -> Tensor:
-        """See :class:`Backend`."""
-        joined = flags.to(torch.float64)
-        for reduction in self._shards.reductions:
-            self._reduce(joined, reduction, torch.tensor(reduction.tensors, device=joined.device), dist.ReduceOp.MAX)
-        return joined.to(flags.dtype)
+    def _measured(self, backends: Sequence[Backend], p: float) -> list[Tensor]:
+        """Return the norms of the cells of backends that are cut alike, of the tensors that the first of them has anywhere."""
+        own = torch.stack([self._cells(backend, p) for backend in backends])
+        there = own.new_tensor([t is not None for t in self.tensors])
+        if self._shards.counted is not None:
+            there = torch.where(self._shards.counted, there, 0.0)
+        norms, there = self._summed(own, there, p)
+        self.present = there > 0
+        for other in backends:
+            other.present = self.present
+        kept = self.present if self.units is None else self.present[self._shards.tensor_of(self.units)]
+        return [norms[0], *torch.where(kept, norms[1:], 0.0).unbind()]
 
-    def nonfinite(self) -> list[bool]:
-        """See :class:`Backend`; of any rank's part."""
-        own = torch.tensor(self._local.nonfinite(), dtype=torch.float64, device=self.device)
-        return [bool(flag) for flag in self.agree(own).tolist()]
+    def _summed(self, own: Tensor, there: Tensor, p: float) -> tuple[Tensor, Tensor]:
+        """Return the norms over all ranks, and how many ranks have each tensor (or whether any has)."""
+        if math.isinf(p):
+            return self._largest(own, there)
+        scale = torch.ones_like(own)
+        if self._shards.wide or p > _HIGHEST:  # the largest first, by which all are divided
+            largest, _ = self._largest(own, there)
+            scale = torch.where((largest > 0) & largest.isfinite(), largest, scale)
+        sums, there = self._reduce((own / scale) ** p, there, dist.ReduceOp.SUM)
+        return sums ** (1 / p) * scale, there
 
-    def _joined(self, backends: Sequence[Mesh], p: float) -> list[Tensor]:
-        """Return the norms of the cells of backends that are cut alike."""
-        largest = math.isinf(p)
-        norms = [backend._local_norms(p) for backend in backends]
-        sums = torch.stack([own.nan_to_num(nan=math.inf, posinf=math.inf) if largest else own**p for own in norms])
-        operation = dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM
-        self._reduce_cells(sums, operation)
-        if not largest and self.on_host and bool(((sums == math.inf) | ((sums > 0) & (sums < 1e-290))).any()):
-            return self._joined_at_extremes(norms, p)
-        return list((sums if largest else sums ** (1 / p)).unbind())
+    def _largest(self, own: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the largest over all ranks. A reduction may lose a NaN: Inf stands for it, the largest number for Inf."""
+        sent = torch.where(own.isnan(), math.inf, own.clamp(max=_LARGEST))
+        found, there = self._reduce(sent, there, dist.ReduceOp.MAX)
+        return torch.where(found.isinf(), math.nan, torch.where(found == _LARGEST, math.inf, found)), there
 
-    def _joined_at_extremes(self, norms: Sequence[Tensor], p: float) -> list[Tensor]:
-        """Take out the largest first, where powers would overflow or vanish: all ranks see the same sums, so all come here."""
-        own = torch.stack(list(norms))
-        largest = own.nan_to_num(nan=math.inf, posinf=math.inf)
-        self._reduce_cells(largest, dist.ReduceOp.MAX)
-        scale = torch.where((largest > 0) & largest.isfinite(), largest, 1.0)
-        sums = (own / scale) ** p
-        self._reduce_cells(sums, dist.ReduceOp.SUM)
-        return list((sums ** (1 / p) * scale).unbind())
+    def _reduce(self, cells: Tensor, there: Tensor, operation: dist.ReduceOp.RedOpType) -> tuple[Tensor, Tensor]:
+        """Reduce numbers of cells, and one of each tensor, packed into one all-reduce for each process group."""
+        packed = torch.cat([cells.flatten(), there])
+        for group, at in self._shards.places(self.units, len(cells)):
+            own = packed[at]
+            dist.all_reduce(own, operation, group=group)
+            packed[at] = own
+        flat, there = packed.split([cells.numel(), len(there)])
+        return flat.view_as(cells), there
 
-    def _local_norms(self, p: float) -> Tensor:
+    def _cells(self, backend: Backend, p: float) -> Tensor:
         """The norms of this rank's parts, at the places of the cells of whole tensors."""
-        own = self._local.norms(p)
-        if self._index is None:
+        assert isinstance(backend, Mesh)
+        own = backend._local.norms(p).to(self.device)
+        if self._index is not None and self.units is not None:
+            own = own.new_zeros(sum(self.units.counts)).index_copy_(0, self._index, own)
+        counted = self._shards.counted
+        if counted is None:
             return own
-        assert self.units is not None
-        return own.new_zeros(sum(self.units.counts)).index_copy_(0, self._index, own)
-
-    def _reduce_cells(self, sums: Tensor, operation: dist.ReduceOp.RedOpType) -> None:
-        for reduction in self._shards.reductions:
-            self._reduce(sums, reduction, self._cells_of(reduction.tensors), operation)
-
-    def _reduce(self, values: Tensor, reduction: Reduction, at: Tensor, operation: dist.ReduceOp.RedOpType) -> None:
-        """Reduce some columns in place, packed into one."""
-        packed = values[..., at].contiguous()
-        for group in reduction.groups:
-            dist.all_reduce(packed, operation, group=group)
-        values[..., at] = packed
-
-    def _cells_of(self, tensors: Sequence[int]) -> Tensor:
-        if self.units is None:
-            return torch.tensor(tensors, device=self.device)
-        ends = [0]
-        for count in self.units.counts:
-            ends.append(ends[-1] + count)
-        return torch.cat([torch.arange(ends[i], ends[i + 1], device=self.device) for i in tensors])
+        return torch.where(counted if self.units is None else counted[self._shards.tensor_of(self.units)], own, 0.0)

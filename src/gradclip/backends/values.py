@@ -55,7 +55,7 @@ def values_of(grad: Tensor) -> Tensor:
 def _workable(grad: Tensor, name: str) -> tuple[Tensor, Tensor | None]:
     """Return the tensor to work on, and the same again where it has to be put in place of the gradient."""
     if hasattr(grad, "device_mesh"):
-        raise TargetError(f"the gradient of {name!r} is a DTensor: use torch.nn.utils.clip_grad_norm_ for a sharded model")
+        raise TargetError(f"the gradient of {name!r} is a DTensor, and its parameter is not: make both DTensors, or neither")
     if not (grad.dtype.is_floating_point or grad.dtype.is_complex):
         raise TargetError(f"the gradient of {name!r} has dtype {grad.dtype}: only floating and complex can be clipped")
     if grad.layout == torch.sparse_coo:

@@ -9,18 +9,30 @@ from __future__ import annotations
 import math
 import types
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from gradclip.backends import Backend, choose, choose_sharded, combined_on_host, prepared, reduced, shards_of, take_all
+from gradclip.backends import (
+    Backend,
+    Shards,
+    choose,
+    choose_sharded,
+    combined_on_host,
+    local_of,
+    prepared,
+    shards_seen,
+    summed,
+    take_all,
+)
 
 __all__ = ["clip_grad_norm", "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm"]
 
 TensorOrTensors: TypeAlias = Tensor | Iterable[Tensor]
 
+_PLAIN = frozenset((Tensor, nn.Parameter))
 _SMALL = 4096
 """Up to this many elements, clamping is quicker than looking whether it is needed."""
 
@@ -44,7 +56,7 @@ def get_total_norm(
     tensor(5.)
     """
     found = [tensors] if isinstance(tensors, Tensor) else list(tensors)
-    return _clip(found, None, float(norm_type), error_if_nonfinite, foreach, _keep)
+    return _clip(found, found, None, float(norm_type), error_if_nonfinite, foreach, _keep)
 
 
 @torch.no_grad()
@@ -70,7 +82,9 @@ def clip_grads_with_norm_(
     if not grads:
         return
     coefficient = torch.clamp(max_norm / (total_norm + 1e-6), max=1.0)
-    backend = _backend(grads, _keep)
+    if type(total_norm) is Tensor:
+        grads = [g for g in map(local_of, grads) if g is not None]  # to multiply, no rank has to hear of another
+    backend = _backend(grads, None, _keep)
     if backend is None or type(total_norm) is not Tensor:
         for grad in grads:
             grad.mul_(coefficient.to(grad.device))
@@ -104,15 +118,14 @@ def clip_grad_norm_(
     >>> clip_grad_norm_([p], max_norm=1.0), p.grad
     (tensor(5.), tensor([0.6000, 0.8000]))
     """
-    owners = _with_gradient(parameters)
+    owners = _owners(parameters)
 
     def put(i: int, grad: Tensor | None) -> None:
         owners[i].grad = grad
 
     with torch.no_grad():  # as a decorator it takes twice as long
-        return _clip(
-            [p.grad for p in owners if p.grad is not None], float(max_norm), float(norm_type), error_if_nonfinite, foreach, put
-        )
+        grads = [p.grad for p in owners]
+        return _clip(grads, owners, float(max_norm), float(norm_type), error_if_nonfinite, foreach, put)
 
 
 @torch.no_grad()
@@ -137,13 +150,13 @@ def clip_grad_norm(
     """
     listed = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     copies = [None if p.grad is None else p.grad.detach().clone() for p in listed]
-    places = [i for i, copy in enumerate(copies) if copy is not None]
+    places = [i for i in range(len(listed)) if copies[i] is not None or _any_sharded(listed)]
 
     def put(i: int, grad: Tensor | None) -> None:
         copies[places[i]] = grad
 
-    present = [copy for copy in copies if copy is not None]
-    _clip(present, float(max_norm), float(norm_type), error_if_nonfinite, foreach, put)
+    found, like = [copies[i] for i in places], [listed[i] for i in places]
+    _clip(found, like, float(max_norm), float(norm_type), error_if_nonfinite, foreach, put)
     return copies
 
 
@@ -165,7 +178,10 @@ def clip_grad_value_(parameters: TensorOrTensors, clip_value: float, foreach: bo
     bound = float(clip_value)
     listed = [parameters] if isinstance(parameters, Tensor) else parameters
     owners = [p for p in listed if p.grad is not None]
-    grads = [p.grad for p in owners if p.grad is not None]
+    if _any_sharded(owners):
+        for owner in owners:
+            owner.grad = summed(owner.grad)
+    grads = [grad for p in owners if (grad := local_of(p.grad)) is not None]
     backend = take_all(grads) if bound >= 0 else None
     if backend is not None:
         backend.clamp(-bound, bound)
@@ -178,27 +194,44 @@ def clip_grad_value_(parameters: TensorOrTensors, clip_value: float, foreach: bo
             grad.clamp_(-bound, bound)
 
 
-def _with_gradient(parameters: TensorOrTensors) -> list[Tensor]:
-    """Return the parameters that have a gradient."""
+def _owners(parameters: TensorOrTensors) -> list[Tensor]:
+    """Return the parameters that have a gradient; where they are sharded, all, since another rank may have one."""
     listed = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     if not listed and isinstance(parameters, types.GeneratorType):
         warnings.warn("`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=3)
-    return [p for p in listed if p.grad is not None]
+    return listed if _any_sharded(listed) else [p for p in listed if p.grad is not None]
+
+
+def _any_sharded(tensors: Sequence[Tensor]) -> bool:
+    return not _PLAIN.issuperset(map(type, tensors)) and any(hasattr(t, "device_mesh") for t in tensors)
 
 
 def _clip(
-    grads: list[Tensor],
+    found: Sequence[Tensor | None],
+    like: Sequence[Tensor],
     max_norm: float | None,
     p: float,
     error_if_nonfinite: bool,
     foreach: bool | None,
     put: Callable[[int, Tensor | None], None],
 ) -> Tensor:
-    """Bring gradients to a norm, or only measure (None), and return the norm before."""
-    if not grads:
+    """Bring gradients to a norm, or only measure (None), and return the norm before.
+
+    Args:
+        found: the gradients; None only where ``like`` is sharded.
+        like: what says how they are sharded: their parameters, or they themselves.
+        max_norm: the norm.
+        p: of the norm.
+        error_if_nonfinite: as in PyTorch.
+        foreach: as in PyTorch.
+        put: ``put(i, grad)`` puts another tensor in place of gradient i.
+    """
+    shards = shards_seen(like, f"p={p}") if p > 0 and _any_sharded(like) else None
+    grads = [g for g in found if g is not None]
+    if shards is None and not grads:
         return torch.tensor(0.0)
-    wide = any(g.dtype in (torch.float64, torch.complex128) for g in grads)
-    backend = _backend(grads, put) if p > 0 else None
+    wide = shards.wide if shards is not None else any(g.dtype in (torch.float64, torch.complex128) for g in grads)
+    backend = _backend(grads if shards is None else found, shards, put) if p > 0 else None
     if backend is None:
         return _clip_as_torch(grads, max_norm, p, error_if_nonfinite, foreach)
     dtype = torch.float64 if wide else torch.float32
@@ -217,19 +250,21 @@ def _clip(
     if error_if_nonfinite and not bool(total_norm.isfinite()):
         _refuse(p)
     if max_norm is not None:
-        backend.scale(factor.reshape(1).expand(len(grads)))
+        backend.scale(factor.reshape(1).expand(len(norms)))
     return returned
 
 
-def _backend(grads: list[Tensor], put: Callable[[int, Tensor | None], None]) -> Backend | None:
+def _backend(
+    grads: Sequence[Tensor | None], shards: Shards | None, put: Callable[[int, Tensor | None], None]
+) -> Backend | None:
     """Choose the backend of this step; None where only PyTorch's own operations know what to do."""
-    shards = shards_of(grads)
     if shards is not None:
-        return choose_sharded(reduced(grads, put), None, shards)
+        values, sparse = shards.values(grads, [str(i) for i in range(len(grads))], put)
+        return choose_sharded(values, None, shards, sparse)
     found = take_all(grads)
     if found is not None or not all(type(g) in (Tensor, nn.Parameter) for g in grads):
         return found
-    if all(g.layout == torch.strided for g in grads):
+    if all(g is None or g.layout == torch.strided for g in grads):
         return choose(grads)
     values, sparse = prepared(grads, [str(i) for i in range(len(grads))], put)
     return choose(values, None, sparse)
@@ -238,7 +273,7 @@ def _backend(grads: list[Tensor], put: Callable[[int, Tensor | None], None]) -> 
 def _clip_as_torch(
     grads: list[Tensor], max_norm: float | None, p: float, error_if_nonfinite: bool, foreach: bool | None
 ) -> Tensor:
-    """Let PyTorch measure: p <= 0, and distributed and other special tensors."""
+    """Let PyTorch measure: p <= 0, and special tensors."""
     total = torch.nn.utils.get_total_norm(grads, p, error_if_nonfinite, foreach)
     if max_norm is not None:
         coefficient = torch.clamp(max_norm / (total + 1e-6), max=1.0)

@@ -110,7 +110,7 @@ def clip(grads: Grads, clipping: Clipping | Chain | str, *, params: Any = None, 
     if any(stage.threshold.stateful for stage in clipping.stages):
         _refuse_history(clipping)
     if isinstance(grads, nn.Module):
-        target = resolve(grads)
+        target = resolve(grads, method=str(clipping))
         given: dict[str, Tensor | None] = {n: p.grad for n, p in zip(target.names, target.parameters, strict=True)}
         plan = Plan(clipping, target)
         return dict(zip(given, _clipped(plan, list(given.values()), target.parameters, step), strict=True))
@@ -124,7 +124,7 @@ def clip(grads: Grads, clipping: Clipping | Chain | str, *, params: Any = None, 
               for t, w in zip(tensors, weights or tensors, strict=True)]  # fmt: skip
     entries = tuple(Entry(name, tuple(shape)) for name, shape in zip(names, shapes, strict=True))
     like = [w if t is None else t for t, w in zip(tensors, weights or tensors, strict=True)]
-    target = Target((), entries, shards_of([torch.empty(0) if t is None else t for t in like]))
+    target = Target((), entries, shards_of([torch.empty(0) if t is None else t for t in like], str(clipping), names))
     target.check_shapes(tensors, weights)
     out = _clipped(Plan(clipping, target), tensors, weights, step)
     if isinstance(grads, Tensor):
@@ -134,22 +134,25 @@ def clip(grads: Grads, clipping: Clipping | Chain | str, *, params: Any = None, 
     return tuple(out) if isinstance(grads, tuple) else out
 
 
-def tensor_norms(target: Clippable, norm: Norm | float | str = 2) -> dict[str, float]:
+def tensor_norms(target: Clippable, norm: Norm | float | str = 2, *, group: Any = None) -> dict[str, float]:
     """Return the norm of every parameter's gradient by name: which layer explodes, which one vanishes.
 
-    Parameters without a gradient are left out. The values are read from the device together, not one by one.
+    Parameters without a gradient are left out. The values are read from the device together, not one by one. Every rank that
+    has a part of any gradient calls it; ``group`` as in :func:`clip_`.
 
     >>> model = nn.Linear(2, 1)
     >>> model(torch.tensor([[3.0, 4.0]])).sum().backward()
     >>> tensor_norms(model)
     {'weight': 5.0, 'bias': 1.0}
     """
-    plan = Plan(tensor_norm(float("inf"), norm=as_norm(norm), nonfinite="propagate"), resolve(target))
+    measuring = tensor_norm(float("inf"), norm=as_norm(norm), nonfinite="propagate")
+    plan = Plan(measuring, resolve(target, group=group, method=str(measuring)))
     parameters = plan.target.parameters
     grads = [p.grad for p in parameters]
     result, _ = run(plan, GradientList(grads), StepInputs())
     values = result.tensor_norms.tolist()
-    return {name: value for name, value, p in zip(plan.target.names, values, parameters, strict=True) if p.grad is not None}
+    each = zip(plan.target.names, values, grads, strict=True)
+    return {name: value for name, value, grad in each if grad is not None or value != 0}  # what other ranks have
 
 
 def _refuse_history(clipping: Clipping | Chain) -> None:

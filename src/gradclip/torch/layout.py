@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gradclip._cached import cached_property
-from gradclip.backends import Backend, Shards, Units, choose, choose_sharded, combine, take_all
+from gradclip.backends import Backend, Shards, Units, choose, choose_sharded, combine, local_of, take_all
 from gradclip.norms import Norm
 from gradclip.scopes import Entry, Partition
 
@@ -31,7 +31,7 @@ class Layout:
         self.first, self.count, self.complete = partition.first, partition.count, partition.complete
         self.units = None if partition.views is None else Units(partition.views, partition.cells)
         self.shapes = [entry.shape for entry in entries]
-        self._sizes = [math.prod(shape) for shape in self.shapes]
+        self._sizes = [math.prod(shape) for shape in self.shapes] if shards is None else list(shards.sizes)
         self.cells_are_tensors = self.units is None and not norm.mean
         """The norms of cells are those of the tensors."""
         self.one_block = self.units is None and self.complete and self.count == 1
@@ -40,7 +40,7 @@ class Layout:
     def backend_for(self, tensors: Sequence[Tensor | None]) -> Backend:
         """Return the backend for strided tensors that are laid out like this."""
         if self.shards is not None:
-            return choose_sharded(tensors, self.units, self.shards)
+            return choose_sharded([local_of(t) for t in tensors], self.units, self.shards)
         return take_all(tensors, self.units) or choose(tensors, self.units)
 
     @cached_property
@@ -142,15 +142,18 @@ class Layout:
         assert self.units is not None
         return torch.tensor([view[1] * view[3] for view in self.units.views], dtype=torch.float64)[self._tensor_of]
 
+    @cached_property
+    def _elements(self) -> Tensor:
+        return torch.tensor(self._sizes, dtype=torch.float64)
+
     def _tensor_sizes(self, backend: Backend) -> Tensor:
         """How many elements each tensor has, 0 where there is none."""
-        present = [t is not None for t in backend.tensors]
-        return torch.tensor([n if there else 0 for n, there in zip(self._sizes, present, strict=True)], dtype=torch.float64)
+        return torch.where(backend.present, self._on("_elements", backend.present.device), 0.0)
 
     def _cell_sizes(self, backend: Backend, like: Tensor) -> Tensor:
         sizes = self._tensor_sizes(backend)
         if self.units is not None:
-            sizes = torch.where(sizes[self._tensor_of] > 0, self._unit_sizes, 0.0)
+            sizes = torch.where(sizes[self._on("_tensor_of", sizes.device)] > 0, self._on("_unit_sizes", sizes.device), 0.0)
         return sizes.to(like)
 
     def _on_block(self, sizes: Tensor) -> Tensor:

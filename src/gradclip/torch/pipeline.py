@@ -15,7 +15,7 @@ from operator import attrgetter
 import torch
 from torch import Tensor
 
-from gradclip.backends import Backend, choose, choose_sharded, prepared, reduced, take_all
+from gradclip.backends import Backend, choose, choose_sharded, prepared, take_all
 from gradclip.errors import NonFiniteGradientError, TargetError
 from gradclip.result import ClipResult
 from gradclip.torch.plan import Plan, Stage
@@ -131,7 +131,8 @@ def _backend(stage: Stage, gradients: Gradients, step: StepInputs) -> Backend:
     if not stage.clipping.threshold.symmetric:
         refuse_complex(stage, grads)
     if stage.shards is not None:
-        return choose_sharded(reduced(grads, gradients.put), stage.layout.units, stage.shards)
+        values, sparse = stage.shards.values(grads, stage.target.names, gradients.put)
+        return choose_sharded(values, stage.layout.units, stage.shards, sparse)
     backend = take_all(grads, stage.layout.units)
     if backend is not None:  # plain tensors: nothing to prepare, nothing to refuse
         return backend

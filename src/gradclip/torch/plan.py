@@ -40,11 +40,12 @@ class Stage:
         entries = target.local_entries if clipping.scope.per_element else target.entries
         partition = clipping.scope.partition(entries)
         threshold = clipping.threshold
+        target.check_method(clipping)
         if threshold.groups not in (None, partition.count):
             raise TargetError(f"{threshold.groups} thresholds for {partition.count} groups: give one for each, or one for all")
         self.layout = Layout(partition, entries, clipping.norm, target.shards)
         self.strategy: Strategy = strategy_for(clipping, self.layout)
-        self.in_one_pass = self.strategy.in_one_pass and clipping.nonfinite.word == "skip"
+        self.in_one_pass = self.strategy.in_one_pass and clipping.nonfinite.word == "skip" and target.shards is None
         """A NaN or Inf may be found when other gradients have been clipped, since all are dropped then."""
         self.goes_by_shape = self.strategy.goes_by_shape or clipping.norm.mean or threshold.needs_weights
         """It matters which shapes the parameters had when this was laid out: for parts of tensors, and for means."""
@@ -105,11 +106,11 @@ def plan_for(
         TargetError: an exhausted iterator, a parameter the optimizer does not own, or a method that does not fit.
     """
     if optimizer is not None or group is not None or not isinstance(target, nn.Module):
-        return Plan(clipping, resolve(target, optimizer, group))
+        return Plan(clipping, resolve(target, optimizer, group, str(clipping)))
     tree = tree_of(target)
     before, plan = _kept.get(target, (None, None))
     same = plan is not None and (plan.clipping is clipping or plan.clipping == clipping)
     if plan is None or not same or before != tree or reshaped(plan.target.parameters, plan.target.shapes):
-        plan = Plan(clipping, resolve(target))
+        plan = Plan(clipping, resolve(target, method=str(clipping)))
         _kept[target] = tree, plan
     return plan

@@ -45,7 +45,9 @@ class Decision:
     bounds: tuple[float, float] | None = None
     """The interval to which elements are clamped."""
     changed: Tensor | None = None
-    """Which tensors have a factor other than 1, where elements have factors."""
+    """Which tensors have an element that is to be changed, on any rank, where that is known."""
+    after: Tensor | None = None
+    """The norm of every cell afterwards, where it is known beforehand."""
     answer: Sequence[float] | None = None
     """What the host has to know, where it has decided itself and found every norm finite."""
 

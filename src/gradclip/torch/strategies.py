@@ -60,10 +60,13 @@ class Strategy(ABC):
             TargetError: the threshold needs weights or a learning rate that were not given.
         """
         weights = self._weights(backend, step) if self.threshold.needs_weights else None
-        cells, weight_cells = (backend.norms(self.p), None) if weights is None else backend.norms_beside(weights, self.p)
-        norms = self._block_norms(backend, cells)
+        cells, *beside = backend.norms_beside([] if weights is None else [weights], self.p)
+        return self._decided(backend, step, cells, None if weights is None else self.layout.block_norms(weights, beside[0]))
+
+    def _decided(self, backend: Backend, step: StepInputs, cells: Tensor, weight_norms: Tensor | None = None) -> Decision:
+        norms = self.layout.block_norms(backend, cells)
         state = step.state or (self.threshold.init(norms) if self.threshold.stateful else {})
-        context = self._context(backend, step, weights, weight_cells) if self._needs_context else Context(step.number)
+        context = self._context(backend, step, weight_norms) if self._needs_context else Context(step.number)
         limits, state = self.threshold.limits(norms, state, context)
         total = norms.reshape(()) if self.layout.one_block else None
         return Decision(cells, self.rescale.factors(norms, limits, step.number), limits, state, total)
@@ -97,29 +100,24 @@ class Strategy(ABC):
         """Return the gradients that are to be None: of zeros an optimizer that has momentum would still be moved."""
         return []
 
-    def _block_norms(self, backend: Backend, cells: Tensor) -> Tensor:
-        return self.layout.block_norms(backend, cells)
-
-    def _context(self, backend: Backend, step: StepInputs, weights: Backend | None, weight_cells: Tensor | None) -> Context:
+    def _context(self, backend: Backend, step: StepInputs, weight_norms: Tensor | None) -> Context:
         """What a rule may know besides the norms, of the parameters that have a gradient."""
         lrs = None
         if self.threshold.needs_lr:
             if step.lrs is None:
                 raise TargetError(f"{self.clipping} needs the learning rate: use gradclip.attach(optimizer, ...)")
             lrs = self._learning_rates(backend, step.lrs)
-        norms = None if weights is None or weight_cells is None else self._block_norms(weights, weight_cells)
-        return Context(step.number, norms, lrs)
+        return Context(step.number, weight_norms, lrs)
 
     def _weights(self, backend: Backend, step: StepInputs) -> Backend:
         """The weights of the parameters that have a gradient."""
         if step.weights is None:
             raise TargetError(f"{self.clipping} needs the weights: pass parameters, or the weights with params=...")
-        own = [None if t is None else w for w, t in zip(step.weights, backend.tensors, strict=True)]
+        own = [w if there else None for w, there in zip(step.weights, backend.may_be_present, strict=True)]
         return backend.like(own) or self.layout.backend_for(own)
 
     def _learning_rates(self, backend: Backend, lrs: Sequence[float]) -> Tensor:
-        moving = [0.0 if t is None else lr for lr, t in zip(lrs, backend.tensors, strict=True)]
-        return self.layout.largest(torch.tensor(moving, dtype=torch.float64, device=backend.device))
+        return self.layout.largest(_moving(backend, lrs))
 
 
 class ScaleTensors(Strategy):
@@ -135,7 +133,9 @@ class ScaleTensors(Strategy):
         if not backend.on_host or self.layout.largest_share * torch.get_num_threads() > 1:  # a cell is one thread's work
             return None
         weights = self._weights(backend, step) if self.threshold.needs_weights else None
-        context = self._context(backend, step, weights, None if weights is None else weights.norms(self.p))
+        context = self._context(
+            backend, step, None if weights is None else self.layout.block_norms(weights, weights.norms(self.p))
+        )
         zeros = torch.zeros(self.layout.count, dtype=torch.float64)
         limits, state = self.threshold.limits(zeros, {}, context)
         found = backend.limit(self.layout.cell_limits(limits), self.p)
@@ -183,7 +183,7 @@ class ScaleTogether(ScaleTensors):
         cells = backend.norms(self.p)
         norm = combined_on_host(cells.tolist(), self.p)
         if not math.isfinite(norm):
-            return super().decide(backend, step)
+            return self._decided(backend, step, cells)
         limit, state = self.threshold.limits(cells, step.state or {}, Context(step.number))
         factor = 1.0 if norm <= limit else float(limit / norm)  # and 1 where the limit is inf
         both = vector(array("d", (norm, factor)))
@@ -201,8 +201,8 @@ class ScaleTogether(ScaleTensors):
         return Applied(decision.cells * decision.factors, True, total)
 
     def _learning_rates(self, backend: Backend, lrs: Sequence[float]) -> Tensor:
-        moving = [lr for lr, t in zip(lrs, backend.tensors, strict=True) if t is not None]
-        return torch.tensor([max(moving, default=0.0)], dtype=torch.float64, device=backend.device)
+        moving = _moving(backend, lrs)
+        return moving.amax().reshape(1) if len(lrs) else moving.new_zeros(1)
 
     def carried(self, factors: Tensor | Sequence[float], finite: Tensor | None, step: StepInputs) -> bool:
         """See :class:`Strategy`."""
@@ -239,9 +239,17 @@ class ScaleElements(Strategy):
 
     def decide(self, backend: Backend, step: StepInputs) -> Decision:
         """See :class:`Strategy`."""
-        decision = super().decide(backend, step)
-        decision.changed = backend.agree(_any_changed(_own_factors(decision.factors, self.layout), decision.factors))
-        return decision
+        weights = self._sizes(self._weights(backend, step)) if self.threshold.needs_weights else None
+        sizes = self._sizes(backend)
+        state = step.state or (self.threshold.init(sizes) if self.threshold.stateful else {})
+        limits, state = self.threshold.limits(sizes, state, self._context(backend, step, weights))
+        factors = self.rescale.factors(sizes, limits, step.number)
+        changed = _any_changed(_own_factors(factors, self.layout), factors)
+        after = self.layout.backend_for(_own_factors(sizes * factors, self.layout))
+        flags = self.layout.backend_for([changed[i : i + 1] for i in range(len(changed))])
+        cells, found, changed = backend.norms_beside([after, flags], self.p)
+        found = torch.where(self.layout.included_tensors(cells), found, cells)
+        return Decision(cells, factors, limits, state, changed=changed, after=found)
 
     def question(self, decision: Decision) -> Tensor:
         """See :class:`Strategy`: which tensors have a factor other than 1, on any rank."""
@@ -255,14 +263,14 @@ class ScaleElements(Strategy):
             return Applied(decision.cells, False)
         own = _own_factors(decision.factors, self.layout)
         backend.scale_elements([f if c else None for f, c in zip(own, changed, strict=True)])
-        return Applied(backend.norms(self.p), True)
+        assert decision.after is not None
+        return Applied(decision.after, True)
 
-    def _block_norms(self, backend: Backend, cells: Tensor) -> Tensor:
+    def _sizes(self, backend: Backend) -> Tensor:
         return backend.sizes_of_elements(self.layout.included, self.layout.shapes)
 
     def _learning_rates(self, backend: Backend, lrs: Sequence[float]) -> Tensor:
-        moving = [0.0 if t is None else lr for lr, t in zip(lrs, backend.tensors, strict=True)]
-        pairs = zip(moving, self.layout.partition.cells, self.layout.included, strict=True)
+        pairs = zip(_moving(backend, lrs).tolist(), self.layout.partition.cells, self.layout.included, strict=True)
         kept = [(lr, count) for lr, count, inside in pairs if inside]
         each, counts = (torch.tensor([pair[i] for pair in kept], device=backend.device) for i in (0, 1))
         return torch.repeat_interleave(each.double(), counts.long())
@@ -288,9 +296,16 @@ class ClampElements(Strategy):
 
     def decide(self, backend: Backend, step: StepInputs) -> Decision:
         """See :class:`Strategy`."""
-        cells = backend.norms(self.p)
-        low, high, state = self.threshold.bounds(cells, step.state or {}, Context(step.number))
-        return Decision(cells, cells.new_zeros(0), high, state, bounds=(float(low), float(high)))
+        low, high, state = self.threshold.bounds(torch.empty(0), step.state or {}, Context(step.number))
+        if low == -high or self.layout.shards is None:
+            cells = backend.norms(self.p)
+            return Decision(cells, cells.new_zeros(0), high, state, bounds=(float(low), float(high)))
+        each = [self.layout.backend_for(list(far)) for far in backend.extremes()]
+        cells, above, below = backend.norms_beside(each, self.p)  # on all ranks, so that nothing has to be asked afterwards
+        inside = self.layout.included_tensors(cells)
+        after = torch.where(inside, torch.maximum(above.clamp(max=high), below.clamp(max=-low)), cells)
+        changed = inside & ((above > high) | (below > -low))
+        return Decision(cells, cells.new_zeros(0), high, state, bounds=(float(low), float(high)), changed=changed, after=after)
 
     def question(self, decision: Decision) -> Tensor:
         """See :class:`Strategy`: the largest size in each tensor."""
@@ -304,12 +319,14 @@ class ClampElements(Strategy):
         if answer is not None:
             over = [inside and not norm <= safe for inside, norm in zip(over, answer, strict=True)]
         clipped: Tensor | bool = any(over)
-        if answer is None or -low != high:
+        if decision.changed is not None:
+            clipped = decision.changed.any()
+        elif answer is None or -low != high:
             clipped = backend.outside(low, high, over)
         if any(over):
             backend.clamp(low, high, over)
         if -low != high:
-            return Applied(backend.norms(self.p), clipped)
+            return Applied(backend.norms(self.p) if decision.after is None else decision.after, clipped)
         inside = self.layout.included_tensors(decision.cells)
         return Applied(torch.where(inside, decision.cells.clamp(max=high), decision.cells), clipped)
 
@@ -351,6 +368,12 @@ def _own_factors(factors: Tensor, layout: Layout) -> list[Tensor | None]:
     """Return each tensor's own factors, None where it is left out."""
     cells = layout.partition.cells
     return [None if first is None else factors[first : first + n] for first, n in zip(layout.first, cells, strict=True)]
+
+
+def _moving(backend: Backend, lrs: Sequence[float]) -> Tensor:
+    """Return the learning rate of each tensor, 0 where there is none."""
+    each = torch.tensor(lrs, dtype=torch.float64, device=backend.present.device)
+    return torch.where(backend.present, each, 0.0).to(backend.device)
 
 
 def _any_changed(own: Sequence[Tensor | None], like: Tensor) -> Tensor:

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from gradclip._cached import cached_property
-from gradclip.backends import Shards, reshaped, shards_of
+from gradclip.backends import Shards, group_of, reshaped, shards_of
+from gradclip.clipping import Clipping
 from gradclip.errors import TargetError, listed
 from gradclip.scopes import Entry
 from gradclip.torch.refused_parameters import check_parameter
+from gradclip.torch.stages import on_all_ranks
 
 __all__ = ["Clippable", "Target", "optimizer_names", "resolve"]
 
@@ -50,6 +52,22 @@ class Target:
         """The shape of each, as it was looked up."""
         return tuple(entry.shape for entry in self.entries)
 
+    def check_method(self, clipping: Clipping) -> None:
+        """Refuse what no rank could tell from its parts.
+
+        Raises:
+            TargetError: the method, and what to use instead.
+        """
+        if self.shards is None:
+            return
+        if clipping.scope.per_element and clipping.threshold.couples:
+            raise TargetError(f"{clipping} limits an element by others that are on other ranks: use a scope of whole tensors")
+        if clipping.threshold.needs_lr and self.shards.across is not None and self.shards.across.stages:
+            raise TargetError(
+                f"{clipping} needs the learning rates of parameters that are on other stages: use a method that does not, such "
+                'as "global_norm:1.0" or "zclip"'
+            )
+
     def check_shapes(self, grads: Sequence[Tensor | None], weights: Sequence[Tensor | None] | None = None) -> None:
         """Refuse gradients, and weights beside them, of other shapes: they would be cut into units that are not theirs.
 
@@ -74,20 +92,24 @@ def resolve(
     target: Clippable | Target,
     optimizer: torch.optim.Optimizer | None = None,
     group: Any = None,
+    method: str = "measure",
     *,
     strict: bool = True,
     complete: bool = False,
 ) -> Target:
     """Find the parameters in what a user passed; one that appears twice (tied weights) counts once.
 
-    ``group`` is the process group over whose ranks every plain tensor is cut, if they are.
     With ``optimizer`` its param groups are the groups, and every parameter must be one of its own; if not ``strict``, others
-    are left out. ``complete`` takes all that it owns, named by the target or not.
+    are left out. ``complete`` takes all that it owns, named by the target or not. ``group`` is the process group over whose
+    ranks plain tensors are cut, or whose ranks are pipeline stages. Where tensors are sharded, all ranks compare what they
+    found, and what is to be done with it (``method``).
 
     Raises:
         TypeError: something else than a model, an optimizer or parameters; gradients instead of parameters.
-        TargetError: an iterator with nothing left in it, a shard of a larger parameter, or one that the optimizer does not own.
+        TargetError: an iterator with nothing left in it, a shard of a larger parameter, one that the optimizer does not own,
+            or ranks that disagree.
     """
+    process_group = group_of(group)
     if isinstance(target, torch.optim.Optimizer):
         optimizer = target
     groups = _groups(optimizer) if optimizer is not None else {}
@@ -101,8 +123,11 @@ def resolve(
             found[id(parameter)] = (parameter, entry)
     if optimizer is not None and target is not optimizer:
         found = _owned(found, groups, strict)
-    parameters = tuple(p for p, _ in found.values())
-    return Target(parameters, tuple(e for _, e in found.values()), shards_of(parameters, group))
+    parameters, entries = tuple(p for p, _ in found.values()), tuple(e for _, e in found.values())
+    across = None
+    if process_group is not None:
+        parameters, entries, across = on_all_ranks(process_group, method, parameters, entries)
+    return Target(parameters, entries, shards_of(parameters, method, [entry.name for entry in entries], across))
 
 
 def _named(target: Clippable | Target) -> Iterator[tuple[str, Tensor]]:

@@ -31,6 +31,10 @@ def check_model(target: object) -> None:
 def check_parameters(found: Target) -> None:
     """Refuse a parameter that is computed, or whose gradient somebody clips already: it would go wrong without a word."""
     for name, parameter in zip(found.names, found.parameters, strict=True):
+        if hasattr(parameter, "device_mesh"):
+            raise TargetError(
+                f"{name!r} is a DTensor, whose norm is known only when all ranks have its gradient: use gradclip.attach"
+            )
         if not parameter.is_leaf:
             raise TargetError(f"{name!r} is computed from other tensors, so its gradient is not a parameter's: pass parameters")
         if parameter in _hooked:
