@@ -64,12 +64,17 @@ def clip_(target: Clippable, clipping: Clipping | Chain | str, *, step: int = 0,
     plan = plan_for(clipping if type(clipping) is Clipping else as_clipping(clipping), target, group=group)
     if plan.stateful:
         _refuse_history(plan.clipping)
-    parameters = plan.target.parameters
     lrs = _learning_rates(plan, target) if plan.needs_lr else None
-    result, _ = run(plan, OfParameters(parameters), StepInputs(parameters, lrs, number=step))
+    result = clip_once(plan, lrs, step)
     if result.skipped:
         warnings.warn(SKIPPED_STEP.warning(result.nonfinite_names), RuntimeWarning, stacklevel=2)
     return result
+
+
+def clip_once(plan: Plan, lrs: Sequence[float] | None, step: int) -> ClipResult:
+    """Clip a plan's parameters in place, without a history; a function of its own, so that a watched run sees the call."""
+    parameters = plan.target.parameters
+    return run(plan, OfParameters(parameters), StepInputs(parameters, lrs, number=step))[0]
 
 
 def clip(grads: Grads, clipping: Clipping | Chain | str, *, params: Any = None, step: int = 0) -> Any:

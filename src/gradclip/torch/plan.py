@@ -8,7 +8,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gradclip._cached import cached_property
 from gradclip.backends import reshaped
@@ -68,6 +68,16 @@ class Plan:
         self.needs_lr = any(stage.clipping.threshold.needs_lr for stage in self.stages)
         self.stateful = any(stage.clipping.threshold.stateful for stage in self.stages)
         self.goes_by_shape = any(stage.goes_by_shape for stage in self.stages)
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """The parameters, each once."""
+        return self.target.parameters
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the parameters, in order."""
+        return self.target.names
 
     def init(self) -> State:
         """Return the history of all stages before the first step, for its names and shapes."""

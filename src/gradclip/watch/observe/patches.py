@@ -76,6 +76,7 @@ class Patches:
         """This library's own clipping, from the moment that the script, or something else, imports it."""
         try:
             self._wrap(own.Clipper, "clip_", self._before_own_clip, self._after_own_clip)
+            self._wrap(own.functions, "clip_once", self._before_own_clip, self._after_own_clip)
             self._wrap_clipping(own)
         except Exception as error:
             self._stop(error)
