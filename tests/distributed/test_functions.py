@@ -109,7 +109,7 @@ def test_attach(ranks, fused):
 
 
 def _refused_in_backward() -> str:
-    with pytest.raises(TargetError, match=r"is a DTensor.*use gradclip.attach") as caught:
+    with pytest.raises(TargetError, match=r"is a DTensor.*use gradclip\.attach") as caught:
         gradclip.InBackward(_pair()[1], "tensor_norm:1.0")
     return str(caught.value)
 

@@ -169,7 +169,7 @@ def _sharded_stages() -> float:
     stage = mesh.get_local_rank("pp")
     wanted = whole({"tied": (5, 3), "one": (4, 3), "two": (3, 3)})
     own = {name: wanted[name] for name in (("tied", "one") if stage == 0 else ("two", "tied"))}
-    had = sharded(own, mesh["dp"], dict.fromkeys(own, [Shard(0)]))  # noqa: RUF024
+    had = sharded(own, mesh["dp"], {name: [Shard(0)] for name in own})
     for recipe in ("global_norm:0.5", "agc:0.01", "tensor_norm:0.4,norm=inf"):
         grads = gradients(wanted, 1)
         give(wanted, grads)

@@ -8,11 +8,12 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
+    PrepareModuleInput,
     RowwiseParallel,
     SequenceParallel,
     parallelize_module,
@@ -24,13 +25,6 @@ import gradclip.torch as drop_in
 from tests.distributed.support import alike, full
 
 RECIPES = ["global_norm:0.1", "agc:0.001", "tensor_norm:0.05,norm=inf", "value:0.01", "zclip:0.5,warmup=2"]
-
-
-SEQUENCE = {
-    "norm": SequenceParallel(),
-    "up": ColwiseParallel(input_layouts=Shard(1)),
-    "down": RowwiseParallel(output_layouts=Replicate()),
-}
 
 
 class Block(nn.Module):
@@ -121,11 +115,23 @@ def _fsdp(recipe: str, shape: tuple[int, ...], offload: bool = False) -> list[fl
     return _train(recipe, one, many, 5)
 
 
+def _parallelize(block: Block, mesh: DeviceMesh, sequence: bool) -> None:
+    if not sequence:
+        parallelize_module(block, mesh, {"up": ColwiseParallel(), "down": RowwiseParallel()})
+        return
+    parallelize_module(block, mesh, {"norm": PrepareModuleInput(input_layouts=Replicate(), desired_input_layouts=Shard(1))})
+    plan = {
+        "norm": SequenceParallel(),
+        "up": ColwiseParallel(input_layouts=Shard(1)),
+        "down": RowwiseParallel(output_layouts=Replicate()),
+    }
+    parallelize_module(block, mesh, plan)
+
+
 def _tp(recipe: str, shape: tuple[int, ...], sequence: bool = False) -> list[float]:
     one, many = _both(Even)
     mesh = init_device_mesh("cpu", shape, mesh_dim_names=("dp", "tp")[-len(shape) :])
-    plan = SEQUENCE if sequence else {"up": ColwiseParallel(), "down": RowwiseParallel()}
-    parallelize_module(many.blocks[0], mesh["tp"], plan)
+    _parallelize(many.blocks[0], mesh["tp"], sequence)
     if len(shape) == 2:
         fully_shard(many.blocks[0], mesh=mesh["dp"])
         fully_shard(many, mesh=mesh["dp"])
@@ -174,7 +180,7 @@ def _summands() -> list[bool]:
     """What sequence parallelism leaves of a replicated parameter's gradient."""
     _, many = _both(Even)
     mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("tp",))
-    parallelize_module(many.blocks[0], mesh, SEQUENCE)
+    _parallelize(many.blocks[0], mesh, True)
     many(_batch(8, 0, True)).pow(2).mean().backward()
     norm = many.blocks[0].norm
     before = [p.grad.placements[0].is_partial() for p in norm.parameters()]

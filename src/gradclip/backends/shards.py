@@ -61,8 +61,12 @@ class Part:
             return rows
         from torch.distributed.tensor import Replicate, distribute_tensor
 
-        along = [_on_axis_0(p) if _dim(p) == axis else Replicate() for p in self.placements]
+        along = [_on_axis(p, 0) if _dim(p) == axis else Replicate() for p in self.placements]
         return distribute_tensor(rows, self.mesh, along, src_data_rank=None)._local_tensor.cpu()  # which communicates nothing
+
+    def behind(self, axes: int) -> list[Any]:
+        """Return the placements of a tensor that has so many more axes in front of its own."""
+        return [p if (dim := _dim(p)) is None else _on_axis(p, dim + axes) for p in self.placements]
 
 
 @dataclass(frozen=True)
@@ -321,12 +325,13 @@ def _dim(placement: Any) -> int | None:
     return getattr(placement, "dim", None)
 
 
-def _on_axis_0(placement: Any) -> Any:
+def _on_axis(placement: Any, axis: int) -> Any:
+    """The same cut along another axis."""
     from torch.distributed.tensor import Shard
 
     if placement.is_shard():
-        return Shard(0)
-    return type(placement)(0, split_factor=placement.split_factor)  # the shards of FSDP2 over tensor parallel ones
+        return Shard(axis)
+    return type(placement)(axis, split_factor=placement.split_factor)  # FSDP2's shards of tensor parallel ones
 
 
 def _like(local: Tensor, whole: Any) -> Tensor:

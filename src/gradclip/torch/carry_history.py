@@ -12,7 +12,7 @@ from gradclip.thresholds import Threshold
 from gradclip.torch.plan import Plan, Stage
 from gradclip.torch.step import State
 
-__all__ = ["carried_over"]
+__all__ = ["block_axis", "carried_over"]
 
 
 def carried_over(history: State, before: Plan, after: Plan) -> State:
@@ -35,7 +35,7 @@ def _of_stage(state: State, before: Stage, after: Stage) -> State:
     moves = list(_moves(before, after))
     following: dict[str, Tensor] = {}
     for name, begun in threshold.init(like.new_zeros(after.layout.count)).items():
-        axis = _block_axis(threshold, name)
+        axis = block_axis(threshold, name)
         if axis is None:
             following[name] = state[name] if state[name].shape == begun.shape else begun
             continue
@@ -65,7 +65,7 @@ def _moves(before: Stage, after: Stage) -> Iterator[tuple[int, int, int]]:
         yield start, to, count
 
 
-def _block_axis(threshold: Threshold, name: str) -> int | None:
+def block_axis(threshold: Threshold, name: str) -> int | None:
     """Return the axis of an array that counts blocks, None where it has none of them."""
     shapes = [threshold.init(torch.zeros(count, dtype=torch.float64, device="meta"))[name].shape for count in (2, 3)]
     return next((axis for axis, sizes in enumerate(zip(*shapes, strict=True)) if sizes[0] != sizes[1]), None)

@@ -12,6 +12,7 @@ from gradclip.backends import reshaped
 from gradclip.clipping import Clipping, as_clipping
 from gradclip.errors import TargetError
 from gradclip.result import ClipResult
+from gradclip.torch.by_tensor import saved_form, used_form
 from gradclip.torch.carry_history import carried_over
 from gradclip.torch.current_parameters import CurrentParameters
 from gradclip.torch.late import LateSkip
@@ -135,11 +136,17 @@ class Clipper:
         return result
 
     def state_dict(self) -> dict[str, Any]:
-        """Return a flat dict: the recipe's spelling, the counters, and the threshold's arrays as they are."""
+        """Return a flat dict: the recipe's spelling, the counters, and the threshold's arrays, also before the first step.
+
+        The history of single elements (``spam``) has the shapes of the parameters, and is sharded as they are; all else is
+        the same on every rank. So ``torch.distributed.checkpoint`` takes a clipper as it is, and brings it back on another
+        number of ranks.
+        """
         if self.current.changed():
             self._lay_out_anew()
         counters = (self.step, self.skipped, self.skipped_in_a_row)
-        return pack(str(self.clipping), counters, {key: value.clone() for key, value in self._history.items()})
+        history = self._history or self._plan.init(self._device)
+        return pack(str(self.clipping), counters, {k: v.clone() for k, v in saved_form(self._plan, history).items()})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up where a saved state left off, bit for bit.
@@ -149,11 +156,14 @@ class Clipper:
         """
         if self.current.changed():
             self._lay_out_anew()
-        counters, history = unpack(str(self.clipping), self._plan.init(), state)
-        device = next((p.device for p in self.parameters), torch.device("cpu"))
-        self._history = {key: value.to(device, copy=True) for key, value in history.items()}
+        counters, history = unpack(str(self.clipping), saved_form(self._plan, self._plan.init()), state)
+        self._history = {k: v.to(self._device, copy=True) for k, v in used_form(self._plan, history).items()}
         self.step, *skips = counters
         self._skips.load(*skips)
+
+    @property
+    def _device(self) -> torch.device:
+        return next((p.device for p in self.parameters if not p.is_meta), torch.device("cpu"))
 
     def __repr__(self) -> str:
         return f"Clipper({self.clipping}, {len(self.names)} parameters, step {self.step})"

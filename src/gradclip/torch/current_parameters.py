@@ -65,7 +65,7 @@ class CurrentParameters:
         self.target = target
         """What was found last."""
         self._sizes, self._owned = list(map(len, lists)), list(chain.from_iterable(lists))
-        self.complete = set(map(id, self._owned)) == set(map(id, target.parameters))
+        self.complete = set(map(id, self._owned)) == set(map(id, target.own))
         """They are all that the optimizer steps."""
         self._tree = tree_of(self._source) if isinstance(self._source, nn.Module) else []
 

@@ -50,9 +50,9 @@ class Stage:
         self.goes_by_shape = self.strategy.goes_by_shape or clipping.norm.mean or threshold.needs_weights
         """It matters which shapes the parameters had when this was laid out: for parts of tensors, and for means."""
 
-    def init(self) -> State:
-        """Return the threshold's state before the first step, for its names and shapes: on the meta device, without memory."""
-        return self.clipping.threshold.init(torch.zeros(self.layout.count, dtype=torch.float64, device="meta"))
+    def init(self, device: torch.device | str = "meta") -> State:
+        """Return the threshold's state before the first step; on the meta device for its names and shapes, without memory."""
+        return self.clipping.threshold.init(torch.zeros(self.layout.count, dtype=torch.float64, device=device))
 
 
 class Plan:
@@ -79,9 +79,9 @@ class Plan:
         """The names of the parameters, in order."""
         return self.target.names
 
-    def init(self) -> State:
-        """Return the history of all stages before the first step, for its names and shapes."""
-        return self.join([stage.init() for stage in self.stages])
+    def init(self, device: torch.device | str = "meta") -> State:
+        """Return the history of all stages before the first step; on the meta device for its names and shapes."""
+        return self.join([stage.init(device) for stage in self.stages])
 
     def split(self, state: State | None) -> list[State]:
         """Return the history of each stage, under the names that its rule gives."""

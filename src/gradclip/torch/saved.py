@@ -71,5 +71,6 @@ def _check_array(name: str, array: Tensor, dtype: torch.dtype) -> None:
     if array.is_meta or array.layout != torch.strided:
         kind = "without values (on the meta device)" if array.is_meta else f"in the layout {array.layout}"
         raise StateError(f"the state's {name!r} is {kind}: load the checkpoint as plain tensors")
-    if bool(array.isnan().any()):
+    found = array.isnan().any()
+    if bool(found.full_tensor() if hasattr(found, "full_tensor") else found):  # on any rank
         raise StateError(f"the state's {name!r} holds a NaN, which no step leaves there: is it damaged?")

@@ -40,6 +40,13 @@ class Target:
         """The name of each parameter."""
         return tuple(entry.name for entry in self.entries)
 
+    @property
+    def own(self) -> tuple[Tensor, ...]:
+        """The parameters that this rank has, or has parts of."""
+        if self.shards is None:
+            return self.parameters
+        return tuple(p for p, part in zip(self.parameters, self.shards.parts, strict=True) if not part.elsewhere)
+
     @cached_property
     def local_entries(self) -> tuple[Entry, ...]:
         """What a scope may know of the parts that this rank has."""
@@ -132,7 +139,8 @@ def resolve(
 
 def _named(target: Clippable | Target) -> Iterator[tuple[str, Tensor]]:
     if isinstance(target, Target):
-        yield from zip(target.names, target.parameters, strict=True)
+        here = set(map(id, target.own))
+        yield from ((name, p) for name, p in zip(target.names, target.parameters, strict=True) if id(p) in here)
     elif isinstance(target, nn.Module):
         yield from target.named_parameters()
     elif isinstance(target, torch.optim.Optimizer):

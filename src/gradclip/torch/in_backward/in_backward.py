@@ -17,6 +17,7 @@ from gradclip.chain import Chain
 from gradclip.clipping import Clipping, as_clipping
 from gradclip.errors import TargetError
 from gradclip.result import ClipResult
+from gradclip.torch.by_tensor import by_element, by_tensor
 from gradclip.torch.in_backward.hooks import check_model, check_parameters, forget, register, when_backward_ends
 from gradclip.torch.in_backward.one_by_one import joined
 from gradclip.torch.in_backward.stepping import Then, read
@@ -163,7 +164,7 @@ class InBackward:
     def state_dict(self) -> dict[str, Any]:
         """Return a flat dict for a checkpoint, as :meth:`Clipper.state_dict` does; either can take up the other's."""
         self._finish()
-        history = {key: value.clone() for key, value in self._history.items()}
+        history = {key: value.clone() for key, value in by_tensor(self._stage, self._history).items()}
         return pack(str(self.clipping), (self._steps, self._skips.total, self._skips.in_a_row), history)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -172,8 +173,9 @@ class InBackward:
         Raises:
             StateError: the state is of another version, recipe or model, or incomplete; nothing is loaded.
         """
-        start = self._stage.init()
-        counters, history = unpack(str(self.clipping), start, state)
+        start = by_tensor(self._stage, self._stage.init())
+        counters, saved = unpack(str(self.clipping), start, state)
+        history = by_element(self._stage, saved)
         self._finish()
         self._steps, *skips = counters
         self._skips.load(*skips)
