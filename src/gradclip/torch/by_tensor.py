@@ -42,7 +42,7 @@ def by_tensor(stage: Stage, state: State) -> State:
             continue
         own = list(_own(stage))
         for (i, name, shape), piece in zip(own, array.split([prod(shape) for _, _, shape in own], -1), strict=True):
-            found[f"{key}.{name}"] = _over_ranks(stage, i, piece.reshape(*array.shape[:-1], *shape))
+            found[f"{key}.{name}"] = _over_ranks(stage, i, piece.reshape((*array.shape[:-1], *shape)))
     return found
 
 
@@ -56,7 +56,7 @@ def by_element(stage: Stage, saved: State) -> State:
             found[key] = saved[key]
             continue
         lead = array.shape[:-1]
-        pieces = [_of_this_rank(stage, i, saved[f"{key}.{name}"]).reshape(*lead, -1) for i, name, _ in _own(stage)]
+        pieces = [_of_this_rank(stage, i, saved[f"{key}.{name}"]).reshape((*lead, -1)) for i, name, _ in _own(stage)]
         found[key] = torch.cat(pieces, -1) if pieces else torch.zeros_like(array, device="cpu")
     return found
 
