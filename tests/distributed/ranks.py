@@ -10,7 +10,6 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
@@ -47,12 +46,8 @@ class Ranks:
         self._started: list[tuple[Any, connection.Connection]] = []
         self._worlds = 0
 
-    def outcomes(
-        self, count: int, function: Callable[..., Any], *arguments: Any, timeout: float = TIMEOUT, patience: float = 600.0
-    ) -> list[Outcome]:
+    def outcomes(self, count: int, function: Callable[..., Any], *arguments: Any, timeout: float = TIMEOUT) -> list[Outcome]:
         """Call a function of a test module on so many ranks, and return what each returned or raised.
-
-        A collective waits for the other ranks as many seconds as it has ``patience``, then raises.
 
         Raises:
             RanksError: some did not end in time: which, and where they hang. All are killed then, and started anew at the
@@ -63,7 +58,7 @@ class Ranks:
         store = str(self._folder / f"store-{self._worlds}")
         waiting = {}
         for rank, (_, pipe) in enumerate(self._started[:count]):
-            pipe.send((store, rank, count, patience, function, arguments))
+            pipe.send((store, rank, count, function, arguments))
             waiting[pipe] = rank
         found: dict[int, Outcome] = {}
         left = timeout
@@ -145,13 +140,12 @@ def _serve(pipe: connection.Connection, stack: str) -> None:
     pipe.send("ready")
     while True:
         try:
-            store, rank, count, patience, function, arguments = pipe.recv()
+            store, rank, count, function, arguments = pipe.recv()
         except EOFError:
             return
         try:
             torch.manual_seed(0)
-            wait = timedelta(seconds=patience)
-            dist.init_process_group("gloo", store=dist.FileStore(store, count), rank=rank, world_size=count, timeout=wait)
+            dist.init_process_group("gloo", store=dist.FileStore(store, count), rank=rank, world_size=count)
             os.environ.update(RANK=str(rank), WORLD_SIZE=str(count), LOCAL_RANK=str(rank))
             done = Outcome(function(*arguments))
         except BaseException as error:

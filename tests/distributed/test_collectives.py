@@ -89,7 +89,7 @@ def test_one_for_each_set_of_ranks(ranks, sets, expected):
 
 def _inside_a_larger_world() -> list[tuple[str, int]]:
     """A mesh of two dimensions that is not the world has no group over both: one all-reduce for each dimension."""
-    mesh = init_device_mesh("cpu", (1, 2, 2), mesh_dim_names=("pp", "dp", "tp"))["dp", "tp"]
+    mesh = init_device_mesh("cpu", (1, 2, 2), mesh_dim_names=("one", "rows", "columns"))["rows", "columns"]
     dist.new_group([0])  # so that groups are not what they seem by their number
     had = sharded(whole({"a": (4, 4), "b": (6,)}), mesh, {"a": [Shard(0), Shard(1)], "b": [Shard(0), Replicate()]})
     give(had, gradients(had, 0))
