@@ -25,6 +25,7 @@ from gradclip.diagnosis.readings.run_data import read_run
 from gradclip.runs import Run, RunFileError, RunWriter, StepRow, TensorInfo
 from gradclip.runs.export import export
 from tests.runs.damage import PAGE, damages
+from tests.runs.test_old_schema import old
 
 SAMPLE = int(os.environ.get("GRADCLIP_DAMAGES", "240"))
 PARTS = 16
@@ -109,6 +110,31 @@ def test_every_damage_is_one_sentence(whole, tmp_path, no_case_hangs, part):
             assert done.stderr.isprintable() or done.stderr[:-1].isprintable(), told
         assert not (whole.parent / "mark").exists(), name
         shutil.rmtree(folder)
+
+
+def test_files_of_schema_1_are_damaged_in_the_same_words(tmp_path, no_case_hangs):
+    """Their events are converted when they are opened, before anything else is read."""
+    clip = ["clip", "clip_grad_norm_ norm_type=2.0 (optimizers 0, 1, 3 of 8 tensors)"]
+    rows = [
+        (step % 2, step, ["forward", "backward", clip, ["step", "optimizer 1"] if step % 2 else "step"]) for step in range(20)
+    ]
+    whole = old(tmp_path / "whole.gradclip", rows, numbers=(0, 1), places={"step": "train.py:7"})
+    with Run.open(whole) as run:
+        check(read_run(run))
+    of_events = [case for case in damages(whole) if case[0].startswith(("event_patterns", "events", "meta places"))]
+    told = []
+    for _, damage in random.Random(0).sample(of_events, 120):
+        path = tmp_path / "run.gradclip"
+        shutil.copy(whole, path)
+        damage(path)
+        no_case_hangs()
+        try:
+            with Run.open(path) as run:
+                check(read_run(run))
+        except RunFileError as error:
+            told.append(str(error))
+    assert len(told) > 40
+    assert all(sentence.startswith(f"{path} ") and len(sentence.splitlines()) == 1 for sentence in told)
 
 
 def test_what_is_whole_is_read(whole, tmp_path):
