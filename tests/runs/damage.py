@@ -92,7 +92,7 @@ STATEMENTS = {
     "wrong root": "PRAGMA writable_schema = ON; UPDATE sqlite_master SET rootpage = 2 WHERE type = 'table'",
     "root beyond": "PRAGMA writable_schema = ON; UPDATE sqlite_master SET rootpage = 99999 WHERE name = 'steps'",
     "more tensors than rows": """
-        WITH RECURSIVE n (i) AS (SELECT 100 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+        WITH RECURSIVE n (i) AS (SELECT 100 UNION ALL SELECT i + 1 FROM n WHERE i < 4000)
         INSERT INTO tensors (optimizer, id, name, shape, numel, param_group) SELECT 0, i, 'x', '[1]', 1, 0 FROM n""",
     "one row of many rates": """
         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)

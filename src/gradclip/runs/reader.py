@@ -118,10 +118,10 @@ class Run:
     @property
     def tensors(self) -> tuple[TensorInfo, ...]:
         """The tensors of all optimizers, optimizer by optimizer; names are as the program gave them."""
-        names = ("name", "shape", "numel", "optimizer", "param_group")
+        names, read = ("name", "shape", "numel", "optimizer", "param_group"), cache(shape_of)
         with self._reading():
             rows = self._rows("tensors", *names, end="ORDER BY optimizer, id")
-            return tuple(TensorInfo(name, shape_of(shape), *rest) for name, shape, *rest in rows)
+            return tuple(TensorInfo(name, read(shape), *rest) for name, shape, *rest in rows)
 
     def tensors_of(self, optimizer: int = 0) -> tuple[TensorInfo, ...]:
         """The tensors of one optimizer, in the order of its tensor rows."""
