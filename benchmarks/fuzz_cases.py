@@ -13,7 +13,7 @@ import gradclip
 from gradclip import Clipping
 from gradclip.recipes import RECIPES
 
-__all__ = ["Case"]
+__all__ = ["MAKERS", "Case"]
 
 NAMES = ("encoder.weight", "encoder.bias", "head.weight", "head.bias", "gain")
 SHAPES = [(), (1,), (3,), (7,), (0,), (0, 3), (2, 3), (5, 1), (3, 4), (2, 2, 2), (4, 2, 3)]
@@ -137,7 +137,7 @@ class Case:
     def _one(self, name: str) -> Clipping | gradclip.Chain:
         rng = self.rng
         common = {"exclude": rng.choice([*[()] * 5, "encoder.*", "*.w?ight"]), "nonfinite": self.policy}
-        return _point(self, common) if name == "point" else _MAKERS[name](self, common)
+        return _point(self, common) if name == "point" else MAKERS[name](self, common)
 
 
 def _norm(case: Case) -> object:
@@ -159,7 +159,7 @@ def _moving(case: Case) -> object:
     return case.rng.choice([a, a, a, gradclip.Linear(a, b, 5), gradclip.Cosine(a, b, 3)])
 
 
-_MAKERS: dict[str, Callable[[Case, dict[str, object]], Clipping | gradclip.Chain]] = {
+MAKERS: dict[str, Callable[[Case, dict[str, object]], Clipping | gradclip.Chain]] = {
     "global_norm": lambda c, a: gradclip.global_norm(_moving(c), _norm(c), **a),
     "value": _value,
     "tensor_norm": lambda c, a: gradclip.tensor_norm(c._size(), _norm(c), **a),
@@ -187,8 +187,8 @@ _MAKERS: dict[str, Callable[[Case, dict[str, object]], Clipping | gradclip.Chain
     "auto": lambda c, a: gradclip.auto(10.0 ** c.rng.uniform(-3, 0), c.rng.uniform(1, 4), 10, **a),
 }  # fmt: skip
 """Every recipe with any arguments. One that is new has its defaults until it is named here."""
-for _name in set(RECIPES) - set(_MAKERS):
-    _MAKERS[_name] = lambda c, a, name=_name: RECIPES[name].build(**a)  # type: ignore[misc]
+for _name in set(RECIPES) - set(MAKERS):
+    MAKERS[_name] = lambda c, a, name=_name: RECIPES[name].build(**a)  # type: ignore[misc]
 
 
 def _point(case: Case, common: dict[str, object]) -> Clipping:

@@ -124,7 +124,7 @@ class _Run:
         if others or zeroed:
             return
         yield from self._untouched(expected, bits)
-        if isinstance(stage.threshold, gradclip.Bounds) and not stage.scope.exclude:
+        if isinstance(stage.threshold, gradclip.Bounds) and stage.rescale.caps and not stage.scope.exclude:
             yield from self._bounded(stage.threshold.high)
         if stage.rescale.caps and not stage.threshold.stateful:
             yield from self._again()
@@ -175,7 +175,7 @@ class _Run:
         gradclip.Clipper(self.case.parameters, self.case.clipping, optimizer=self.optimizer).clip_()
         for name, p, was in zip(self.case.parameters, self.parameters, once, strict=True):
             if p.grad is not None:
-                what = mismatch(exact(p.grad), was, p.dtype, max(EPS[dtype] for dtype in dtypes), 4)
+                what = mismatch(exact(p.grad), was, p.dtype, 1e-13 + max(EPS[dtype] for dtype in dtypes), 4)
                 if what:
                     yield f"not idempotent | {name} {what}"
 

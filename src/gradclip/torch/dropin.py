@@ -191,7 +191,8 @@ def clip_grad_value_(parameters: TensorOrTensors, clip_value: float, foreach: bo
             owner.grad = grad.coalesce()
             owner.grad._values().clamp_(-bound, bound)
         elif not _within(grad, bound):
-            grad.clamp_(-bound, bound)
+            own = min(bound, torch.finfo(grad.dtype).max) if grad.is_floating_point() and math.isfinite(bound) else bound
+            grad.clamp_(-own, own)
 
 
 def _owners(parameters: TensorOrTensors) -> list[Tensor]:

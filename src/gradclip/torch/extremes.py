@@ -96,7 +96,7 @@ def below_end(largest: Tensor, ends: Tensor) -> Tensor:
 
 
 def ends_of_ranges(backend: Backend) -> Tensor:
-    """Return the power of two at which the range of each tensor's dtype ends; of one that another rank has, the least of all."""
+    """Return the power of two at which each tensor's dtype ends; for one that only another rank has, the least of all."""
     ends = [None if t is None else math.log2(torch.finfo(t.dtype).max) for t in backend.tensors]
     least = min((end for end in ends if end is not None), default=0.0)
     return torch.tensor([least if end is None else end for end in ends], dtype=torch.float64, device=backend.device)
