@@ -20,11 +20,17 @@ __all__ = ["Band", "Clamp", "Drop", "Hard", "Normalize", "Rescale", "Soft"]
 
 
 class Rescale(ABC):
-    """Turn norms and limits into factors."""
+    """Turn norms and limits into factors.
+
+    A limit that is a Python number is divided as an array: PyTorch divides a number by a tensor by multiplying with the
+    inverse, which is infinite where a norm is small.
+    """
 
     formula: ClassVar[str]
     caps: ClassVar[bool] = False
     """A block is multiplied by ``min(1, T/n)``, so one at or below its limit is left alone."""
+    raises: ClassVar[bool] = False
+    """A factor may be greater than 1; it brings no element beyond the range of its dtype."""
     drops: ClassVar[bool] = False
     """A factor of 0 takes the gradient away."""
     elementwise: ClassVar[bool] = False
@@ -53,7 +59,9 @@ def _down_to_limit(self: Rescale, norms: Array, limits: Array | float) -> Array:
     """Return ``min(1, T/n)``, exactly 1 where nothing is above its limit."""
     xp = namespace(norms)
     one, within = xp.ones_like(norms), norms <= limits
-    return xp.where(within, one, limits / xp.where(within, one, norms))  # no division that is not used: it has a derivative
+    return xp.where(
+        within, one, limits * one / xp.where(within, one, norms)
+    )  # no division that is not used: it has a derivative
 
 
 @dataclass(frozen=True)
@@ -82,14 +90,18 @@ class Clamp(Rescale):
 
 @dataclass(frozen=True)
 class Normalize(Rescale):
-    """Bring every block to the limit, up or down: ``T/n``; a zero block stays zero."""
+    """Bring every block to the limit, up or down: ``T/n``; a zero block stays zero.
+
+    No element is brought beyond the range of its dtype: the factor is then the one that takes the largest to its end.
+    """
 
     formula: ClassVar[str] = "T/n"
+    raises: ClassVar[bool] = True
 
     def phi(self, norms: Array, limits: Array | float) -> Array:
         xp = namespace(norms)
         one = xp.ones_like(norms)
-        return xp.where(norms == 0, one, limits / xp.where(norms == 0, one, norms))
+        return xp.where(norms == 0, one, limits * one / xp.where(norms == 0, one, norms))
 
 
 @dataclass(frozen=True)
@@ -138,6 +150,8 @@ class Soft(Rescale):
 class Band(Rescale):
     """Keep each norm between ``low * T`` and ``T``, scaling up by at most ``max_gain``; ``Linear`` or ``Cosine`` moves ``low``.
 
+    No element is scaled up beyond the range of its dtype.
+
     Raises:
         ValueError: ``low`` outside [0, 1], or ``max_gain`` below 1.
     """
@@ -146,6 +160,7 @@ class Band(Rescale):
     max_gain: float = 10.0
     moves: ClassVar[bool] = True
     formula: ClassVar[str] = "clip(1, low T/n, T/n)"
+    raises: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.low, Warmup):
@@ -167,7 +182,7 @@ class Band(Rescale):
         xp = namespace(norms)
         one = xp.ones_like(norms)
         low: Any = self.low
-        ratio = limits / xp.where(norms == 0, one, norms)
+        ratio = limits * one / xp.where(norms == 0, one, norms)
         gain = xp.where(low * ratio > self.max_gain, one * self.max_gain, low * ratio)
         up = (norms < low * limits) & (norms > 0)
         return xp.where(norms <= limits, xp.where(up, gain, one), ratio)

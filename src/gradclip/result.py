@@ -30,7 +30,7 @@ class ClipResult:
     names: tuple[str, ...]
     """The name of each parameter, in the order of ``tensor_norms``."""
     norm: Array
-    """The norm of all gradients together, before clipping."""
+    """The norm of all gradients together, before clipping; inf where it is beyond float64, finite though the gradients are."""
     clipped_norm: Array
     """The norm of all gradients together, after clipping (0 where the step was skipped)."""
     tensor_norms: Array
@@ -63,6 +63,8 @@ class ClipResult:
         """The parameter with the largest norm before clipping (the first non-finite one, if any); reads the device."""
         if not self.names:
             return ""
+        if self.nonfinite_names:
+            return self.nonfinite_names[0]
         norms = self.tensor_norms
         xp = namespace(norms)
         return self.names[int(xp.argmax(xp.where(xp.isnan(norms), xp.full_like(norms, xp.inf), norms)))]

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import translate
+from itertools import accumulate
 from math import prod
 from typing import ClassVar, TypeAlias
 
@@ -73,7 +74,7 @@ class Partition:
     @cached_property
     def identity(self) -> bool:
         """Cell j is block j, so that nothing has to be combined."""
-        return self.complete and self.count == sum(self.cells)
+        return self.count == sum(self.cells) and self.first == tuple(accumulate(self.cells, initial=0))[:-1]
 
 
 @dataclass(frozen=True)

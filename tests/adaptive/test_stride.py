@@ -13,30 +13,13 @@ from torch import nn
 
 import gradclip
 from gradclip.thresholds import Context, Stride
+from tests import reference
 from tests.adaptive.support import spiky_norms
 
 RULES = [Stride(), Stride(0.04, 3.0, 0.2, 20, 3), Stride(0.02, 1.0, 1.0, 5, 5)]
 NORMS = spiky_norms(600, 3)
 WEIGHTS = 1 + np.abs(np.sin(np.arange(600)))[:, None] * np.array([0.0, 1.0, 4.0])
 LRS = np.array([0.3, 0.0, 0.4])
-
-
-def formula(rule: Stride, norms: np.ndarray, weights: np.ndarray, lr: float) -> list[float]:
-    """The limits of one block, written out."""
-    found: list[float] = []
-    seen: list[float] = []
-    strides = 0
-    for n, w in zip(norms, weights, strict=True):
-        s = max(rule.least, (1 + 4 * strides / rule.window) ** -0.5)
-        shortest = s * rule.eta * w / lr if lr else np.inf
-        recent = seen[-rule.window :]
-        median = float(np.median(recent)) if recent else np.inf
-        longest = rule.reach * shortest
-        found.append(min(max(median, shortest), longest) if len(recent) >= rule.after else longest)
-        if n > 0:
-            strides += len(recent) >= rule.window and median > longest
-            seen.append(n)
-    return found
 
 
 def run(rule, library):
@@ -50,7 +33,7 @@ def run(rule, library):
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
 def test_limits_are_the_formula_in_every_library(rule):
-    want = np.stack([formula(rule, NORMS[:, b], WEIGHTS[:, b], LRS[b]) for b in range(3)], axis=1)
+    want = np.stack([reference.stride(rule, NORMS[:, b], WEIGHTS[:, b], LRS[b]) for b in range(3)], axis=1)
     assert np.isinf(want[:, 1]).all()  # an optimizer that divides by the gradient's size
     for library in (np.asarray, torch.as_tensor):
         np.testing.assert_allclose(run(rule, library)[0], want, rtol=1e-12)

@@ -50,7 +50,9 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if value is None or isinstance(value, (bool, str)):
         return value
-    return np.asarray(value).tolist()
+    array = np.asarray(value)
+    wide = {np.dtype(np.longdouble): np.float64, np.dtype(np.clongdouble): np.complex128}
+    return array.astype(wide.get(array.dtype, array.dtype)).tolist()
 
 
 def result_of(call: Callable[[], Any]) -> Any:

@@ -1,4 +1,6 @@
-"""The executable specification: every formula in NumPy float64, written as the papers write it, with no cleverness.
+"""The executable specification: every formula in NumPy, written as the papers write it, with no cleverness.
+
+It counts in ``longdouble``, which on most machines has more digits than float64 and no end or gap near where float64 has one.
 
 Slow on purpose. It shares with the fast backends only the axes' names: norms, limits and factors are computed here again,
 literally, so that a test against this module can find a mistake in theirs.
@@ -20,7 +22,7 @@ from gradclip.norms import Norm
 
 __all__ = ["Reference", "at_step", "clip", "norm_of"]
 
-Float: TypeAlias = npt.NDArray[np.float64]
+Long: TypeAlias = np.longdouble
 Index: TypeAlias = tuple[Any, ...]
 
 
@@ -31,8 +33,9 @@ class Reference:
     grads: list[npt.NDArray[Any]]
     norm: float
     clipped_norm: float
-    block_norms: list[float]
-    factors: list[float]
+    block_norms: list[Long]
+    limits: list[float]
+    factors: list[Long]
 
 
 def norm_of(values: npt.NDArray[Any], norm: Norm) -> float:
@@ -41,14 +44,18 @@ def norm_of(values: npt.NDArray[Any], norm: Norm) -> float:
     >>> norm_of(np.array([3.0, 4.0]), Norm(2)), norm_of(np.array([3e200]), Norm(2))
     (5.0, 3e+200)
     """
-    x = np.abs(np.asarray(values).astype(np.complex128 if np.iscomplexobj(values) else np.float64)).ravel()
+    return float(_norm(values, norm))
+
+
+def _norm(values: npt.NDArray[Any], norm: Norm) -> Long:
+    x = np.abs(_wide(values)).ravel()
     if x.size == 0:
-        return 0.0
-    largest = float(x.max())
+        return Long(0)
+    largest = x.max()
     if norm.p == np.inf or largest == 0 or not np.isfinite(largest):
-        return largest
+        return Long(largest)
     powers = np.sum((x / largest) ** norm.p)
-    return float(largest * (powers / x.size if norm.mean else powers) ** (1 / norm.p))
+    return Long(largest * (powers / x.size if norm.mean else powers) ** (1 / Long(norm.p)))
 
 
 def clip(
@@ -60,49 +67,60 @@ def clip(
     step: int = 0,
     lrs: Sequence[float] | None = None,
     limits: Sequence[float] | None = None,
+    ends: Sequence[float] | None = None,
 ) -> Reference:
     """Clip finite gradients as ``clipping`` says; the inputs are not changed.
 
     Args:
-        grads: arrays of any shape; computed in float64 (complex128).
+        grads: arrays of any shape; computed in extended precision.
         weights: the weights, for thresholds relative to them.
         entries: names, groups and unit axes, where the scope asks for them.
         step: the step a scheduled threshold is at.
         lrs: the learning rate of each array, for thresholds on the step; a block has the largest of its own.
         limits: the limit of each block, for thresholds that learn (:mod:`tests.reference.rules`).
+        ends: the largest number that the dtype of each array holds, beyond which nothing is scaled up.
 
     >>> from gradclip import global_norm
-    >>> clip(global_norm(1.0), [[3.0], [4.0]]).grads
+    >>> [grad.astype(float) for grad in clip(global_norm(1.0), [[3.0], [4.0]]).grads]
     [array([0.6]), array([0.8])]
     """
     arrays = [_wide(g) for g in grads]
     entries = entries or [scopes.Entry(str(i), a.shape, group=0) for i, a in enumerate(arrays)]
     weighted = None if weights is None else [_wide(w) for w in weights]
     out = [a.copy() for a in arrays]
-    norms: list[float] = []
-    factors: list[float] = []
+    norms: list[Long] = []
+    factors: list[Long] = []
+    bounds: list[float] = []
     blocks = _blocks(clipping.scope, entries)
     for number, block in enumerate(blocks):
         g = np.concatenate([arrays[i][at].ravel() for i, at in block] or [np.zeros(0)])
-        n = norm_of(g, clipping.norm)
-        w = None if weighted is None else norm_of(np.concatenate([weighted[i][at].ravel() for i, at in block]), clipping.norm)
+        n = _norm(g, clipping.norm)
+        w = (
+            None
+            if weighted is None
+            else _norm(np.concatenate([weighted[i][at].ravel() for i, at in block] or [np.zeros(0)]), clipping.norm)
+        )
         lr = None if lrs is None else max((lrs[i] for i, _ in block), default=0.0)
         low, high = _limits(clipping.threshold, number, w, lr, step) if limits is None else (-limits[number], limits[number])
         t = -low if isinstance(clipping.threshold, thresholds.Bounds) and g.real < 0 else high
         f = _factor(clipping.rescale, n, t, step)
+        if f > 1 and ends is not None:
+            largest = [(ends[i], np.abs(arrays[i][at]).max(initial=0)) for i, at in block]
+            f = max(Long(1), min([f, *(Long(end) / top for end, top in largest if top > 0)]))
         norms.append(n)
+        bounds.append(t)
         factors.append(f)
         for i, at in block:
             out[i][at] = _clamped(arrays[i][at], t) if isinstance(clipping.rescale, rescales.Clamp) else arrays[i][at] * f
     inside = [i for i, e in enumerate(entries) if not _left_out(clipping.scope, e.name)]
     before = norm_of(np.concatenate([arrays[i].ravel() for i in inside] or [np.zeros(0)]), clipping.norm)
     after = norm_of(np.concatenate([out[i].ravel() for i in inside] or [np.zeros(0)]), clipping.norm)
-    return Reference(out, before, after, norms, factors)
+    return Reference(out, before, after, norms, bounds, factors)
 
 
 def _wide(array: npt.ArrayLike) -> npt.NDArray[Any]:
     a = np.asarray(array)
-    return a.astype(np.complex128 if np.iscomplexobj(a) else np.float64)
+    return a.astype(np.clongdouble if np.iscomplexobj(a) else Long)
 
 
 def _blocks(scope: scopes.Scope, entries: Sequence[scopes.Entry]) -> list[list[tuple[int, Index]]]:
@@ -139,7 +157,7 @@ def _units(entry: scopes.Entry, axis: int | None) -> list[Index]:
 
 
 def _limits(
-    threshold: thresholds.Threshold, block: int, weight: float | None, lr: float | None, step: int
+    threshold: thresholds.Threshold, block: int, weight: Long | None, lr: float | None, step: int
 ) -> tuple[float, float]:
     match threshold:
         case thresholds.Constant(value=tuple() as each):
@@ -154,11 +172,11 @@ def _limits(
             t = at_step(threshold, step)
         case thresholds.Relative(ratio=ratio, floor=floor):
             assert weight is not None
-            t = ratio * max(weight, floor)
+            t = float(ratio * max(weight, Long(floor)))
         case thresholds.Trust(eta=eta, floor=floor):
             assert weight is not None
             assert lr is not None
-            t = eta * max(weight, floor) / lr if lr > 0 else np.inf
+            t = float(eta * max(weight, Long(floor)) / lr) if lr > 0 else np.inf
         case _:
             raise NotImplementedError(type(threshold).__name__)
     return -t, t
@@ -186,16 +204,20 @@ def _clamped(values: npt.NDArray[Any], t: float) -> npt.NDArray[Any]:
     return values * np.where(size > t, t / np.where(size == 0, 1, size), 1.0)
 
 
-def _factor(rescale: rescales.Rescale, n: float, t: float, step: int) -> float:
+def _factor(rescale: rescales.Rescale, n: Long, t: float, step: int) -> Long:
     if t == np.inf or n == 0:
-        return 1.0
+        return Long(1)
+    return Long(_phi(rescale, Long(t) if float(n) == t else n, Long(t), step))  # equal as float64, in which limits are
+
+
+def _phi(rescale: rescales.Rescale, n: Long, t: Long, step: int) -> float | Long:
     match rescale:
         case rescales.Hard() | rescales.Clamp():
             return t / n if n >= t else 1.0
         case rescales.Normalize():
             return t / n
         case rescales.Soft(k=k):
-            return float((1 + np.longdouble(n / t) ** k) ** (-1 / k))
+            return (1 + (n / t) ** k) ** (-1 / Long(k)) if n < t else t / n * (1 + (t / n) ** k) ** (-1 / Long(k))
         case rescales.Drop():
             return 0.0 if n > t else 1.0
         case rescales.Band(low=edge, max_gain=gain):

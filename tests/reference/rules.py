@@ -17,9 +17,9 @@ from gradclip import thresholds
 from gradclip.thresholds import Threshold
 from tests.reference.methods import at_step
 
-__all__ = ["formula", "limits"]
+__all__ = ["formula", "limits", "stride"]
 
-Float: TypeAlias = npt.NDArray[np.float64]
+Float: TypeAlias = npt.NDArray[np.longdouble]
 Formula: TypeAlias = Callable[..., list[float]]
 
 
@@ -30,13 +30,13 @@ def limits(rule: Threshold, norms: npt.ArrayLike) -> Float:
         rule: a rule that learns.
         norms: the norms of the blocks, one row a step, one column a block; finite, 0 where there is no gradient.
 
-    >>> limits(thresholds.Growth(1.5), [[1.0], [0.0], [9.0], [9.0]]).ravel()
+    >>> limits(thresholds.Growth(1.5), [[1.0], [0.0], [9.0], [9.0]]).ravel().astype(float)
     array([ inf,  nan, 1.5 , 2.25])
     """
-    history = np.asarray(norms, dtype=np.float64)
+    history = np.asarray(norms, dtype=np.longdouble)
     if isinstance(rule, thresholds.Minimum):
         return np.minimum.reduce([limits(each, history) for each in rule.rules])
-    found = np.full(history.shape, np.nan)
+    found = np.full(history.shape, np.nan, dtype=np.longdouble)
     for block in range(history.shape[1]):
         steps = np.flatnonzero(history[:, block])
         found[steps, block] = _FORMULAS[type(rule)](rule, history[steps, block].tolist(), steps, history)
@@ -79,7 +79,7 @@ def _adagc(rule: thresholds.EmaRatio, norms: Sequence[float], steps: npt.NDArray
     gamma, largest = np.inf, 0.0
     for step, n in zip(steps, norms, strict=True):
         if step < rule.warmup or gamma == np.inf:
-            whole = float(np.linalg.norm(history[step] / history[step].max()) * history[step].max())
+            whole = np.sqrt(np.sum(history[step] ** 2))
             limit = n * min(1.0, rule.warmup_norm / whole)
             gamma = min(gamma, limit)
         else:
@@ -189,5 +189,23 @@ def _adagn(rule: thresholds.Moments, norms: Sequence[float], *_: Any) -> list[fl
     for t, n in enumerate(norms, 1):
         m = rule.beta1 * m + (1 - rule.beta1) * n
         v = rule.beta2 * v + (1 - rule.beta2) * n**2
-        found.append(m / (1 - rule.beta1**t) / float(np.sqrt(v / (1 - rule.beta2**t))))
+        found.append(m / (1 - rule.beta1**t) / np.sqrt(v / (1 - rule.beta2**t)))
+    return found
+
+
+def stride(rule: thresholds.Stride, norms: Sequence[float], weights: Sequence[float], lr: float) -> list[float]:
+    """Return the limits of one block under the rule that goes by weights and learning rate, given its norms so far."""
+    found: list[float] = []
+    seen: list[float] = []
+    strides = 0
+    for n, w in zip(norms, weights, strict=True):
+        s = max(rule.least, (1 + 4 * strides / rule.window) ** -0.5)
+        shortest = s * rule.eta * w / lr if lr else np.inf
+        recent = seen[-rule.window :]
+        median = np.median(recent) if recent else np.inf
+        longest = rule.reach * shortest
+        found.append(min(max(median, shortest), longest) if len(recent) >= rule.after else longest)
+        if n > 0:
+            strides += len(recent) >= rule.window and median > longest
+            seen.append(n)
     return found

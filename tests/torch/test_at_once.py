@@ -11,7 +11,8 @@ from torch import nn
 import gradclip
 from gradclip.backends import cpu
 from gradclip.torch import pipeline
-from gradclip.torch.strategies import ClampElements, ScaleTensors
+from gradclip.torch.clamping import ClampElements
+from gradclip.torch.scaling import ScaleTensors
 
 pytestmark = pytest.mark.skipif(not cpu.enabled(), reason="the kernel was not built, or is switched off")
 

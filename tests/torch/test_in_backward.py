@@ -155,7 +155,7 @@ class TestTensorByTensor:
             for _ in range(3):
                 sum(p.sum() for p in ((empty, weight) if empty_first else (weight, empty))).backward()
             state = in_backward.state_dict()
-            assert (state["threshold.count"].tolist(), state["threshold.v"].shape) == ([3.0], (3,))
+            assert (state["threshold.count"].tolist(), state["threshold.rms"].shape) == ([3.0], (3,))
 
     def test_half_precision_sparse_and_complex_gradients(self):
         model = nn.ModuleDict({"e": nn.Embedding(5, 3, sparse=True), "h": nn.Linear(3, 2, dtype=torch.bfloat16)})

@@ -2,7 +2,7 @@
 
 from gradclip.backends.agreement import everybody, group_of
 from gradclip.backends.backend import Backend, SparseEntries, Units
-from gradclip.backends.chooser import choose, choose_sharded, norms_of_each, take_all
+from gradclip.backends.chooser import choose, choose_sharded, norms_of_each, rescaled, take_all
 from gradclip.backends.combine import combine, combined_on_host, vector
 from gradclip.backends.cpu import reshaped
 from gradclip.backends.functional import Functional, in_graph, transforming
@@ -28,6 +28,7 @@ __all__ = [
     "norm_dtype",
     "norms_of_each",
     "prepared",
+    "rescaled",
     "reshaped",
     "shards_of",
     "shards_seen",

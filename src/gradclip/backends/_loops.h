@@ -241,6 +241,20 @@ INLINE void scale_run(const Piece *p, int64_t i, double factor) {
     else scale_halves((uint16_t *)p->data + i, p->each, factor);
 }
 
+/* Multiply by limit / norm; where a double of full precision cannot hold that, by its fraction and then by powers of two. */
+INLINE void shrink_run(const Piece *p, int64_t i, double limit, double norm) {
+    int above, below;
+    if (!(limit / norm < 0x1p-960 && limit > 0)) {
+        scale_run(p, i, limit / norm);
+        return;
+    }
+    scale_run(p, i, frexp(limit, &below) / frexp(norm, &above));
+    for (int left = below - above, step; left < 0; left -= step) {
+        step = left < -1000 ? -1000 : left;
+        scale_run(p, i, ldexp(1, step));
+    }
+}
+
 /* From the end: what was measured last is still in the cache. */
 CLONES static void scale_pieces(const Piece *first, const Piece *last, const double *factors) {
     for (const Piece *p = last - 1; p >= first; p--)
@@ -250,7 +264,8 @@ CLONES static void scale_pieces(const Piece *first, const Piece *last, const dou
         }
 }
 
-/* Bring every cell down to its limit while it is in the cache; write the norms before. Return whether any was above. */
+/* Bring every cell down to its limit while it is in the cache; write the norms before. Return whether any was above.
+ * A cell whose norm is no finite double is left as it is. */
 CLONES static int limit_pieces(const Piece *first, const Piece *last, double power, const double *limits, double *cells) {
     int changed = 0;
     for (const Piece *p = first, *next; p < last; p = next) {
@@ -260,10 +275,10 @@ CLONES static int limit_pieces(const Piece *first, const Piece *last, double pow
             double norm = run_norm(p, i, power);
             for (const Piece *q = p + 1; q < next; q++) norm = joined(norm, run_norm(q, 0, power), power);
             cells[p->cell + i / p->each] = norm;
-            if (!(norm > limit)) continue;
+            if (!(norm > limit && norm < INFINITY)) continue;
             changed = 1;
-            for (const Piece *q = next - 1; q > p; q--) scale_run(q, 0, limit / norm);
-            scale_run(p, i, limit / norm);
+            for (const Piece *q = next - 1; q > p; q--) shrink_run(q, 0, limit, norm);
+            shrink_run(p, i, limit, norm);
         }
     }
     return changed;
@@ -291,12 +306,18 @@ INLINE int clamp_halves(uint16_t *data, int64_t count, float low, float high) {
     if (outside) narrow(buffer, count, data);
     return outside;
 }
+
+/* A bound as the kind can hold it: what lies beyond its range is the end of its range. */
+INLINE float bound_in(double bound, int kind) {
+    const double most = kind == F16 ? 65504 : kind == BF16 ? 0x1.fep127 : 0x1.fffffep127;
+    const float x = (float)(bound > most && bound < INFINITY ? most : bound < -most && bound > -INFINITY ? -most : bound);
+    if (kind == F16) return half_to_float(float_to_half(x));
+    return kind == BF16 ? as_float(bfloat_bits(x) & 0xffff0000) : x;
+}
 INLINE int clamp_block(char *data, int64_t count, int kind, double low, double high) {
     if (kind == F64) return clamp_doubles((double *)data, count, low, high);
-    if (kind == F16)
-        return clamp_halves((uint16_t *)data, count, half_to_float(float_to_half((float)low)), half_to_float(float_to_half((float)high)));
-    if (kind == F32) return clamp_floats(data, count, kind, (float)low, (float)high);
-    return clamp_floats(data, count, kind, as_float(bfloat_bits((float)low) & 0xffff0000), as_float(bfloat_bits((float)high) & 0xffff0000));
+    if (kind == F16) return clamp_halves((uint16_t *)data, count, bound_in(low, kind), bound_in(high, kind));
+    return clamp_floats(data, count, kind, bound_in(low, kind), bound_in(high, kind));
 }
 
 /* Return the largest size before clamping. Only blocks with an element outside are written to. */

@@ -158,7 +158,7 @@ class Backend(ABC):
         """Return the absolute value of every element of these tensors as one vector on ``device``; 0 where there is none."""
         dense = [elements.dense(self, i, shapes[i]) for i, w in enumerate(which) if w]
         kept = stock_norms.norm_dtype(self.device)
-        sizes = [t.abs().flatten().to(device=self.device, dtype=kept) for t in dense]
+        sizes = [elements.sizes(t).flatten().to(device=self.device, dtype=kept) for t in dense]
         return torch.cat(sizes) if sizes else torch.zeros(0, dtype=kept, device=self.device)
 
     def scale_elements(self, factors: Sequence[Tensor | None]) -> None:
@@ -173,4 +173,4 @@ class Backend(ABC):
         """Set the NaN and Inf elements of these tensors to 0."""
         for tensor, chosen in zip(self.tensors, which, strict=True):
             if chosen and tensor is not None:
-                tensor.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+                tensor.masked_fill_(~tensor.isfinite(), 0)

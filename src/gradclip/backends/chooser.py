@@ -19,7 +19,7 @@ from gradclip.backends.shards import Shards
 from gradclip.backends.stock import Stock
 from gradclip.errors import TargetError
 
-__all__ = ["KERNELS", "choose", "choose_sharded", "norms_of_each", "take_all"]
+__all__ = ["KERNELS", "choose", "choose_sharded", "norms_of_each", "rescaled", "take_all"]
 
 Take: TypeAlias = Callable[
     [Sequence[Tensor | None], Units | None, Mapping[int, SparseEntries] | None], tuple[Backend, list[int]] | None
@@ -93,6 +93,15 @@ def choose_sharded(
 def norms_of_each(tensors: Sequence[Tensor | None], p: float) -> Tensor:
     """Return the p-norm of each of some strided tensors as one float64 vector, where the first of them lies."""
     return (take_all(tensors) or choose(tensors)).norms(p)
+
+
+def rescaled(backend: Backend, factor: float) -> Backend:
+    """Return a backend for copies in float64, multiplied by a power of two, whose norms are within float64."""
+    if isinstance(backend, Mesh):
+        return backend.changed(lambda local: rescaled(local, factor))
+    wide = {True: torch.complex128, False: torch.float64}
+    copies = [None if t is None else t.to(wide[t.is_complex()]) * factor for t in backend.tensors]
+    return choose(copies, backend.units, backend.sparse)
 
 
 def _some(

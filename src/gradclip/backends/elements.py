@@ -9,7 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["clamp", "clamp_each", "dense", "extremes", "multiply", "outside", "scale_elements"]
+__all__ = ["clamp", "clamp_each", "dense", "extremes", "multiply", "outside", "scale_elements", "sizes"]
+
+_WIDE = (torch.float64, torch.complex128)
 
 
 class _Stored(Protocol):
@@ -38,27 +40,67 @@ def scale_elements(stored: _Stored, factors: Sequence[Tensor | None]) -> None:
             continue
         if i in stored.sparse:
             indices, shape = stored.sparse[i]
-            multiply(values, factor.view(shape).to(values.device)[tuple(indices)])
+            own = factor.view(shape).to(values.device)[tuple(indices)]
         else:
-            multiply(values, factor.view(values.shape).to(values.device))
+            own = factor.view(values.shape).to(values.device)
+        multiply(values, own, own)
 
 
-def multiply(values: Tensor, factor: Tensor) -> None:
-    """Multiply by a broadcast tensor of float64 factors without rounding them to half precision first."""
-    if values.dtype in (torch.float16, torch.bfloat16):
+def sizes(values: Tensor) -> Tensor:
+    """Return the absolute value of every element; of complex ones in float64, as it may be larger than either part."""
+    return values.to(torch.complex128).abs() if values.is_complex() else values.abs()
+
+
+def multiply(values: Tensor, factor: Tensor, each: Tensor) -> None:
+    """Multiply by a broadcast tensor of float64 factors, of any size, without rounding them first to what cannot hold them.
+
+    ``each`` has every factor at least once.
+    """
+    if values.is_neg():  # then its memory, as PyTorch would give half-precision numbers the other sign
+        values = torch._neg_view(values)
+    if values.dtype in _WIDE:
+        values.mul_(factor)
+    elif values.device.type != "mps" and not _fits(each):
+        torch.mul(values, factor, out=values)
+    elif values.dtype in (torch.float16, torch.bfloat16):
         values.copy_(values.float() * factor.float())
     else:
-        real = {torch.complex64: torch.float32, torch.complex128: torch.float64}.get(values.dtype, values.dtype)
-        values.mul_(factor.to(real))
+        values.mul_(factor.float())
+
+
+def _fits(factor: Tensor) -> bool:
+    """Whether factors, which the host may look at, are normal numbers of float32."""
+    if factor.device.type != "cpu" or not factor.numel():
+        return False
+    least, most = torch.aminmax(factor)
+    return bool((least > 1e-37) & (most < 1e37))
 
 
 def clamp(values: Tensor, low: Any, high: Any) -> None:
-    """Clamp every element, in place; a complex element keeps its angle."""
+    """Clamp every element, in place; a complex element keeps its angle. A bound beyond the dtype's range is its end."""
     if values.is_complex():
-        size = values.abs()
-        multiply(values, torch.where(size > high, high / size, torch.ones_like(size)))
-    else:
+        _clamp_sizes(values, high)
+    elif isinstance(high, Tensor):
         values.clamp_(low, high)
+    else:
+        values.clamp_(*(_in_range(bound, torch.finfo(values.dtype).max) for bound in (low, high)))
+
+
+def _in_range(bound: float, most: float) -> float:
+    return bound if math.isinf(bound) else max(-most, min(bound, most))
+
+
+def _clamp_sizes(values: Tensor, high: Any) -> None:
+    """Bring complex elements that are larger than ``high`` down to it, or to the next smaller number that can be written."""
+    size = sizes(values)
+    over = size > high
+    z = torch.view_as_real(values.resolve_conj()[over].to(torch.complex128))
+    scale = torch.where(size[over].isinf(), 0.25, 1.0).to(z)[..., None]  # the size of two numbers near the top is beyond it
+    z = z * scale / torch.view_as_complex(z * scale).abs()[..., None] * high
+    found = z.to(torch.float32 if values.dtype == torch.complex64 else z.dtype)
+    while (above := sizes(torch.view_as_complex(found)) > high).any():
+        found = torch.where(above[..., None], torch.nextafter(found, torch.zeros_like(found)), found)
+    values[over] = torch.view_as_complex(found)
 
 
 def clamp_each(tensors: Sequence[Tensor | None], limits: Tensor | Sequence[float]) -> None:
@@ -95,7 +137,7 @@ def outside(tensors: Sequence[Tensor], low: float, high: float, device: torch.de
         if values.numel() == 0:
             continue
         if values.is_complex():
-            found |= (values.abs() > high).any().to(device)
+            found |= (sizes(values) > high).any().to(device)
         else:
             least, most = torch.aminmax(values)
             found |= ((least < low) | (most > high)).to(device)

@@ -156,13 +156,14 @@ def _norms(x: Tensor, p: float, view: tuple[int, int, int, int]) -> Tensor:
 
 
 def _multiplied(x: Tensor, factor: Tensor) -> Tensor:
-    """Multiply by float64 factors, without rounding them to half precision or below the smallest normal float32."""
+    """Multiply by float64 factors, without rounding them to half precision or beyond the normal numbers of float32."""
     if x.dtype in _HALVES:
         return (x.float() * factor.float()).to(x.dtype)
     real = _REAL.get(x.dtype, x.dtype)
     if real == torch.float64:
         return x * factor.to(real)
-    step = torch.where(factor.detach().abs() < 1e-37, 2.0**-60, 1.0).to(factor.dtype)
+    size = factor.detach().abs()
+    step = torch.where(size < 1e-37, 2.0**-60, torch.where(size > 1e37, 2.0**60, 1.0)).to(factor.dtype)
     return x * (factor / step).to(real) * step.to(real)
 
 

@@ -8,7 +8,7 @@ that holds nothing joins all the same. Which collectives there are never depends
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
@@ -39,6 +39,10 @@ class Mesh(Backend):
         self.present = torch.ones(len(local.tensors), dtype=torch.bool, device=self.device)
         self._local, self._shards = local, shards
         self._index = None if units is None else shards.local_units(units)[1].to(self.device)
+
+    def changed(self, change: Callable[[Backend], Backend]) -> Mesh:
+        """Return the same with another backend for this rank's parts."""
+        return Mesh(change(self._local), self._shards, self.units)
 
     def norms(self, p: float) -> Tensor:
         """See :class:`Backend`; every rank that has a part of any tensor calls it."""

@@ -44,12 +44,12 @@ class Stock(Backend):
             factors = [factors] * (len(self.tensors) if self.units is None else sum(self.units.counts))
         if self.units is not None:
             self._scale_units(factors, changed)
-        elif isinstance(factors, Tensor):
+        elif isinstance(factors, Tensor) and not self.on_host:
             for values, own in zip(self.tensors, factors.unbind(), strict=True):
                 if values is not None:
                     values.mul_(own.to(values.device))
         else:
-            _scale_by_numbers(self.tensors, factors)
+            _scale_by_numbers(self.tensors, factors.tolist() if isinstance(factors, Tensor) else factors)
 
     def clamp(self, low: float, high: float, which: Sequence[bool] | None = None) -> None:
         """See :class:`Backend`."""
@@ -83,11 +83,11 @@ class Stock(Backend):
             if i in self.sparse:
                 rows = self.sparse[i].indices[0]
                 part = part[rows if len(part) > 1 else rows * 0]  # noqa: PLW2901
-                multiply(values, part.view((-1,) + (1,) * (values.dim() - 1)))
+                multiply(values, part.view((-1,) + (1,) * (values.dim() - 1)), part)
             else:
                 groups, before, units, after = self.units.views[i]
                 whole = part.view(groups, 1, units, 1).expand(groups, before, units, after)
-                multiply(values, whole.reshape(values.shape))
+                multiply(values, whole.reshape(values.shape), part)
 
 
 def _scale_by_numbers(tensors: Sequence[Tensor | None], factors: Sequence[float]) -> None:
@@ -96,6 +96,9 @@ def _scale_by_numbers(tensors: Sequence[Tensor | None], factors: Sequence[float]
     for values, factor in zip(tensors, factors, strict=True):
         if values is not None and factor != 1:
             own = torch.view_as_real(values.conj()) if values.is_conj() else values
+            own = (
+                torch._neg_view(own) if own.is_neg() else own
+            )  # the memory itself; lists of negated views cannot be multiplied
             by_factor.setdefault((own.device, own.dtype, factor), []).append(own)
     for (device, dtype, factor), alike in by_factor.items():
         for part in _steps(factor, dtype):
@@ -104,9 +107,17 @@ def _scale_by_numbers(tensors: Sequence[Tensor | None], factors: Sequence[float]
 
 
 def _steps(factor: float, dtype: torch.dtype) -> tuple[float, ...]:
-    """Split a factor too small for the precision that multiplies by it (float32, or float64 for doubles) into two."""
-    smallest = 1e-290 if dtype in (torch.float64, torch.complex128) else 1e-37
-    if factor >= smallest or factor <= 0 or math.isnan(factor):
+    """Split a factor beyond the precision that multiplies by it (float32, or float64 for doubles) into several.
+
+    >>> _steps(0.5, torch.float32), len(_steps(1e-40, torch.float32)), len(_steps(1e-40, torch.float64))
+    ((0.5,), 2, 1)
+    """
+    if dtype in (torch.float64, torch.complex128) or factor == 0 or not math.isfinite(factor):
         return (factor,)
-    first = 2.0 ** (math.frexp(factor)[1] // 2)
-    return (first, factor / first)
+    fraction, power = math.frexp(factor)
+    steps = 1 + abs(power) // 120
+    if steps == 1:
+        return (factor,)
+    power = max(-360, min(power, 360))  # beyond it whatever is not 0 vanishes, or has no end
+    each = [power * (i + 1) // steps - power * i // steps for i in range(steps)]
+    return (math.ldexp(fraction, each[0]), *(2.0**power for power in each[1:]))

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from gradclip.backends.elements import sizes
+
 __all__ = ["norm_dtype", "norm_of", "norms_of", "unit_norms", "wide_dtype"]
 
 _ROW = 256
@@ -53,7 +55,7 @@ def norm_of(x: Tensor, p: float) -> Tensor:
     if x.numel() == 0:
         return torch.zeros((), dtype=kept, device=x.device)
     if math.isinf(p):
-        return x.abs().amax().to(kept)
+        return sizes(x).amax().to(kept)
     if x.dtype in (torch.float64, torch.complex128) or p > 4 or kept == torch.float32:
         return _scaled_norm(x, p, kept)
     return torch.linalg.vector_norm(x, p, dtype=wide_dtype(x, kept)).to(kept)
@@ -66,15 +68,14 @@ def unit_norms(x: Tensor, p: float, view: tuple[int, int, int, int]) -> Tensor:
         return torch.zeros(view[0] * view[2], dtype=kept, device=x.device)
     units = x.reshape(view)
     if math.isinf(p):
-        return units.abs().amax(dim=(1, 3)).flatten().to(kept)
+        return sizes(units).amax(dim=(1, 3)).flatten().to(kept)
     if view[1] == 1 and view[3] <= _SMALL and x.dtype == torch.float32 and p == 2:
         norms = torch.linalg.vector_norm(units, p, dim=(1, 3)).flatten().to(kept)
         if x.device.type != "cpu" or bool(((norms > _TINY_SQUARES**0.5) & norms.isfinite()).all()):
             return norms
-    largest = units.abs().amax(dim=(1, 3), keepdim=True).to(kept)
-    scale = torch.where((largest > 0) & largest.isfinite(), largest, torch.ones_like(largest))
-    wide = units.to(wide_dtype(x, kept)) / scale
-    return (torch.linalg.vector_norm(wide, p, dim=(1, 3), keepdim=True) * scale).flatten().to(kept)
+    wide = sizes(units).to(kept)
+    scale = _scale(wide.amax(dim=(1, 3), keepdim=True))
+    return (torch.linalg.vector_norm(wide / scale, p, dim=(1, 3), keepdim=True) * scale).flatten()
 
 
 def _host_norm(x: Tensor | None, p: float) -> float:
@@ -124,9 +125,13 @@ def _exact_norm(x: Tensor, p: float) -> float:
 
 def _scaled_norm(x: Tensor, p: float, kept: torch.dtype) -> Tensor:
     """Divide by the largest element first, so that no power overflows; exact for any finite input."""
-    largest = x.abs().amax().to(kept)
-    scale = torch.where((largest > 0) & largest.isfinite(), largest, torch.ones_like(largest))
-    return (torch.linalg.vector_norm(x.to(wide_dtype(x, kept)) / scale, p) * scale).to(kept)
+    wide = (sizes(x) if x.is_complex() else x).to(kept)
+    scale = _scale(wide.abs().amax())
+    return torch.linalg.vector_norm(wide / scale, p) * scale
+
+
+def _scale(largest: Tensor) -> Tensor:
+    return torch.where((largest > 0) & largest.isfinite(), largest, torch.ones_like(largest))
 
 
 def wide_dtype(x: Tensor, kept: torch.dtype) -> torch.dtype:

@@ -43,7 +43,7 @@ def value(
 
     Args:
         low: the lower bound; alone, the largest absolute value (or a schedule of it).
-        high: the upper bound. The interval holds 0.
+        high: the upper bound. The interval holds 0. A bound beyond the range of a gradient's dtype is the end of that range.
         exclude: name patterns of parameters to leave alone.
         nonfinite: ``"skip"``, ``"raise"``, ``"zero"`` or ``"propagate"``.
 
@@ -125,6 +125,9 @@ def normalize(
     Args:
         threshold, norm, exclude, nonfinite: as in :func:`global_norm`.
         soft: the power k of ``Soft``, True for 1; the larger, the later it bends.
+
+    Scaling up brings no finite element beyond the range of its dtype: where the threshold would, the largest element comes to
+    the end of its range and the norm stays below the threshold.
 
     >>> print(normalize(0.1), normalize(0.1, soft=True), normalize(soft=2))
     normalize:0.1 normalize:0.1,soft=true normalize:soft=2.0

@@ -125,6 +125,8 @@ def aggc(
         min_gain: the least that a norm is scaled down to, as a share of itself; 0 for no such limit.
         exclude, nonfinite: as in :func:`global_norm`.
 
+    No finite element is scaled up beyond the range of its dtype: the largest then comes to its end.
+
     The paper moves both edges along a line between two shares of the run. Its scripts set, where here the lower edge is a
     share of the upper: LoRA 0.6 to 0.7 of the average over [0.4, 0.7] of the run, beta 0.95, nothing scaled up, nothing
     below 0.9; GRPO 0.7 to 0.999 over [0.6, 0.8], beta 0.99, factors within [0.9, 1.1], and a lower edge of 0.98 of the
@@ -202,7 +204,8 @@ def stable_spam(
     gradient's own size and does not mind; under SGD it is wrong, as every tensor then moves by about lr at each step.
     Departures from the published code: what exceeds the limit is clamped to it; there it is multiplied by limit / max |g|,
     which leaves an element just above the limit smaller than one just below. The other departures are those of
-    ``Mean`` and ``Moments``; the momentum resets of the paper's optimizer are no part of clipping.
+    ``Mean`` and ``Moments``; the momentum resets of the paper's optimizer are no part of clipping. No finite element is scaled
+    up beyond the range of its dtype.
 
     Args:
         beta: the memory of the mean largest element, in (0, 1).

@@ -13,6 +13,9 @@ from gradclip.thresholds.rule import Context, State, Threshold
 
 __all__ = ["Ema", "EmaRatio", "Growth", "SecondMoment", "ZScore"]
 
+_SMALL = 1e-290
+"""A quotient below this may have lost digits, or have vanished."""
+
 
 @dataclass(frozen=True)
 class ZScore(Threshold):
@@ -22,7 +25,7 @@ class ZScore(Threshold):
     clipped norms, begun with those of the first ``warmup`` steps, which are only measured. Departures from the published
     code: it also clips to a constant 1.0 unless told not to, a rule of its own, so here ``cap`` is infinite by default;
     it adds 1e-6 to sigma, which turns the rule off for norms that small, so here sigma counts as at least 1e-6 of the
-    mean; it counts steps without a gradient, and one NaN disables it for good.
+    mean; it keeps the square of sigma, which overflows; it counts steps without a gradient, and one NaN disables it for good.
 
     Raises:
         ValueError: ``z`` or ``cap`` not > 0, ``alpha`` outside (0, 1), or ``warmup`` < 2.
@@ -44,26 +47,26 @@ class ZScore(Threshold):
         )
 
     def init(self, norms: Array) -> State:
-        return zeros(norms, "count", "mean", "var")
+        return zeros(norms, "count", "mean", "deviation")
 
     def limits(self, norms: Array, state: State, context: Context) -> tuple[Array | float, State]:
         xp = namespace(norms)
-        seen, mean, var = state["count"], state["mean"], state["var"]
+        seen, mean, own = state["count"], state["mean"], state["deviation"]
         warm, active = seen >= self.warmup, norms > 0
-        deviation = xp.maximum(xp.sqrt(var), 1e-6 * mean)
+        deviation = xp.maximum(own, 1e-6 * mean)
         score = (norms - mean) / xp.where(deviation > 0, deviation, xp.ones_like(norms))
         spike = warm & (score > self.z)
         limit = xp.where(spike, mean + self.z * deviation * self.z / xp.where(spike, score, xp.ones_like(score)), xp.inf)
         fed = xp.where(spike, limit, norms)
         more = seen + 1
         mean_warming = mean + (norms - mean) / more
-        var_warming = (var * seen + (norms - mean) * (norms - mean_warming)) / more
+        warming = xp.hypot(own * xp.sqrt(seen / more), (norms - mean) * xp.sqrt(seen) / more)
         mean_after = self.alpha * mean + (1 - self.alpha) * fed
-        var_after = self.alpha * var + (1 - self.alpha) * (fed - mean_after) ** 2
+        after = xp.hypot(own * math.sqrt(self.alpha), (fed - mean_after) * math.sqrt(1 - self.alpha))
         following = {
             "count": more,
             "mean": xp.where(warm, mean_after, mean_warming),
-            "var": xp.where(warm, var_after, var_warming),
+            "deviation": xp.where(warm, after, warming),
         }
         return xp.where(limit > self.cap, self.cap, limit), where_active(active, following, state)
 
@@ -110,7 +113,7 @@ class EmaRatio(Threshold):
         ema, largest = state["ema"], state["largest"]
         warming = (state["count"] < self.warmup) | (ema == xp.inf)
         base = xp.maximum(ema, self.floor * largest)
-        limit = xp.where(warming, norms * self._shrink(norms), self.ratio * base)
+        limit = xp.where(warming, self._together(norms), self.ratio * base)
         clipped = xp.minimum(norms, limit)
         following = {
             "ema": xp.where(warming, xp.where(ema < clipped, ema, clipped), self.beta * base + (1 - self.beta) * clipped),
@@ -118,14 +121,16 @@ class EmaRatio(Threshold):
         }
         return limit, {"count": state["count"] + 1, **where_active(norms > 0, following, state)}
 
-    def _shrink(self, norms: Array) -> Array:
-        """Return the factor that brings all blocks together to the norm of the warm-up; scaled so that nothing overflows."""
+    def _together(self, norms: Array) -> Array:
+        """Return the norms when all blocks together are brought to the norm of the warm-up, without overflow on the way."""
         xp = namespace(norms)
         largest = xp.max(norms) if norms.shape[0] else xp.sum(norms)
         scale = xp.where(largest > 0, largest, xp.ones_like(largest))
-        whole = xp.sqrt(xp.sum((norms / scale) ** 2)) * scale
-        over = whole > self.warmup_norm
-        return xp.where(over, self.warmup_norm / xp.where(over, whole, xp.ones_like(whole)), xp.ones_like(whole))
+        whole = xp.where(largest > 0, xp.sqrt(xp.sum((norms / scale) ** 2)), xp.ones_like(largest))
+        limit = self.warmup_norm * xp.ones_like(scale)
+        part = norms / scale
+        shrunk = xp.where(part > _SMALL, part * (limit / whole), norms * (limit / scale / whole))
+        return xp.where(whole > limit / scale, shrunk, norms)
 
 
 @dataclass(frozen=True)
@@ -176,8 +181,9 @@ class SecondMoment(Threshold):
 
     ``v`` is the rule's own average of clipped squares (Adam's second moment has the same values at the same beta), not
     corrected for its start, as in the paper's code; it binds after ``warmup`` steps and where ``v > 0``. One number an
-    element. Departures: an element whose gradient is 0 keeps its ``v``, which would fall away between the rare gradients
-    of an embedding's rows; and the momentum resets of the paper's optimizer are no part of clipping.
+    element: the root of v, so that no square overflows. Departures: an element whose gradient is 0 keeps its ``v``, which
+    would fall away between the rare gradients of an embedding's rows; and the momentum resets of the paper's optimizer are
+    no part of clipping.
 
     Raises:
         ValueError: ``factor`` not > 0, ``beta`` outside (0, 1), or ``warmup`` < 1.
@@ -197,15 +203,15 @@ class SecondMoment(Threshold):
         )
 
     def init(self, norms: Array) -> State:
-        return {**zeros(norms[:1], "count"), **zeros(norms, "v")}
+        return {**zeros(norms[:1], "count"), **zeros(norms, "rms")}
 
     def limits(self, norms: Array, state: State, context: Context) -> tuple[Array | float, State]:
         xp = namespace(norms)
-        v = state["v"]
-        binding = (state["count"] >= self.warmup) & (v > 0)
-        limit = xp.where(binding, xp.sqrt(self.factor * v), xp.inf)
+        rms = state["rms"]
+        binding = (state["count"] >= self.warmup) & (rms > 0)
+        limit = xp.where(binding, math.sqrt(self.factor) * rms, xp.inf)
         clipped = xp.minimum(norms, limit)
-        following = {"v": self.beta * v + (1 - self.beta) * clipped**2}
+        following = {"rms": xp.hypot(math.sqrt(self.beta) * rms, math.sqrt(1 - self.beta) * clipped)}
         return limit, {"count": state["count"] + 1, **where_active(norms > 0, following, state)}
 
 

@@ -74,9 +74,9 @@ class Outlier(Threshold):
         held = state["window"] < xp.inf
         number = xp.sum(xp.astype(held, norms.dtype), axis=0)
         safe = xp.where(number > 1, number, 2 * xp.ones_like(number))
-        mean = xp.sum(xp.where(held, state["window"], xp.zeros_like(state["window"])), axis=0) / safe
+        mean = xp.sum(xp.where(held, state["window"], xp.zeros_like(state["window"])) / safe[None, :], axis=0)
         spread = xp.where(held, state["window"] - mean[None, :], xp.zeros_like(state["window"]))
-        deviation = xp.maximum(xp.sqrt(xp.sum(spread**2, axis=0) / (safe - 1)), 1e-6 * mean)
+        deviation = xp.maximum(_root_mean_square(spread, safe - 1), 1e-6 * mean)
         limit = xp.where(number >= self.after, mean + self.sigma * deviation, xp.inf)
         return limit, into_window(state, xp.minimum(norms, limit))
 
@@ -116,6 +116,14 @@ class Typical(Threshold):
         median, held = quantile_of(state, 0.5)
         limit = xp.where(held >= self.after, self.factor * median, xp.inf * xp.ones_like(norms))
         return limit, into_window(state, xp.minimum(norms, limit))
+
+
+def _root_mean_square(numbers: Array, count: Array) -> Array:
+    """Return the root of the sum of squares down each column over a count, scaled so that no square overflows."""
+    xp = namespace(numbers)
+    largest = xp.max(xp.abs(numbers), axis=0)
+    scale = xp.where(largest > 0, largest, xp.ones_like(largest))
+    return scale * xp.sqrt(xp.sum((numbers / scale[None, :]) ** 2, axis=0) / count)
 
 
 def empty_window(norms: Array, length: int) -> State:

@@ -189,9 +189,9 @@ def clip_grad_value_(parameters: TensorOrTensors, clip_value: float, foreach: bo
     for owner, grad in zip(owners, grads, strict=True):
         if grad.layout == torch.sparse_coo:
             owner.grad = grad.coalesce()
-            owner.grad._values().clamp_(-bound, bound)
+            _clamp(owner.grad._values(), bound)
         elif not _within(grad, bound):
-            grad.clamp_(-bound, bound)
+            _clamp(grad, bound)
 
 
 def _owners(parameters: TensorOrTensors) -> list[Tensor]:
@@ -307,6 +307,13 @@ def _refuse(p: float) -> None:
 
 def _keep(i: int, grad: Tensor | None) -> None:
     """Put nothing in place of a gradient that is only measured."""
+
+
+def _clamp(values: Tensor, bound: float) -> None:
+    """Clamp to a bound, or to the end of the dtype's range where it lies beyond."""
+    if math.isfinite(bound) and values.is_floating_point():
+        bound = min(bound, torch.finfo(values.dtype).max)
+    values.clamp_(-bound, bound)
 
 
 def _within(grad: Tensor, bound: float) -> bool:

@@ -95,10 +95,25 @@ class Layout:
             norms = backend.combined(cells, self.norm.p, self._on("_block_of", cells.device), self.count + 1)[: self.count]
         return self._mean(norms, self._on_block(self._cell_sizes(backend, cells))) if self.norm.mean else norms
 
+    def cells_of(self, tensors: Tensor) -> Tensor:
+        """Return for every cell a number that each tensor has."""
+        return tensors if self.units is None else tensors[self._on("_tensor_of", tensors.device)]
+
     def largest(self, of_tensors: Tensor) -> Tensor:
         """Return for every block the largest of a number that each tensor has."""
-        cells = of_tensors if self.units is None else of_tensors[self._on("_tensor_of", of_tensors.device)]
+        cells = self.cells_of(of_tensors)
         return combine(cells, math.inf, self._on("_block_of", cells.device), self.count + 1)[: self.count]
+
+    def smallest(self, of_cells: Tensor) -> Tensor:
+        """Return for every block the smallest of a number that each cell has; inf where it has none."""
+        least = of_cells.new_full((self.count + 1,), math.inf)
+        return least.scatter_reduce_(0, self._on("_block_of", of_cells.device), of_cells, "amin")[: self.count]
+
+    def largest_in_tensors(self, of_cells: Tensor) -> Tensor:
+        """Return for every tensor the largest of a number that each of its cells has."""
+        if self.units is None:
+            return of_cells
+        return combine(of_cells, math.inf, self._on("_tensor_of", of_cells.device), len(self.first))
 
     def cell_factors(self, factors: Tensor) -> Tensor:
         """Return the factor of every cell: its block's, or 1 where it is left out."""

@@ -7,6 +7,7 @@ where a fused optimizer takes over both the factor and the skip.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from operator import attrgetter
 import torch
 from torch import Tensor
 
-from gradclip.backends import Backend, choose, choose_sharded, prepared, take_all
+from gradclip.backends import Backend, choose, choose_sharded, prepared, rescaled, take_all
 from gradclip.errors import NonFiniteGradientError, TargetError
 from gradclip.result import ClipResult
 from gradclip.torch.plan import Plan, Stage
@@ -104,7 +105,7 @@ def run_stage(stage: Stage, gradients: Gradients, step: StepInputs) -> tuple[Cli
     decision = strategy.decide(backend, step)
     answer = decision.answer
     if answer is None:
-        finite = decision.cells.isfinite().all()
+        finite = (decision.cells if decision.checked is None else decision.checked).isfinite().all()
         done = None if backend.on_host else _without_host(stage, backend, decision, finite, step)
         if done is not None:
             return done
@@ -168,9 +169,11 @@ def _without_host(
 def _on_nonfinite(
     stage: Stage, backend: Backend, decision: Decision, answer: Sequence[float], gradients: Gradients, step: StepInputs
 ) -> tuple[ClipResult, State]:
-    """Follow the policy; the threshold's state stays what it was."""
+    """Follow the policy; the threshold's state stays what it was. Where every element is finite, there is nothing to follow."""
     before: State = step.state or {}
-    bad = (~stage.layout.tensor_norms(backend, decision.cells).isfinite()).tolist()
+    bad = _with_nonfinite(stage, backend, decision.cells)
+    if not any(bad):
+        return _act_beyond(stage, backend, decision, gradients, step)
     names = tuple(name for name, is_bad in zip(stage.target.names, bad, strict=True) if is_bad)
     match stage.clipping.nonfinite.word:
         case "raise":
@@ -182,12 +185,54 @@ def _on_nonfinite(
             return replace(result, nonfinite_names=names, skipped=True), before
         case "zero":
             backend.zero_nonfinite(bad)
-            decision = stage.strategy.decide(backend, step)
-            applied = stage.strategy.act(backend, decision, stage.strategy.question(decision).tolist(), step)
-            result = _result(stage, backend, decision, applied, False)
-            return replace(result, nonfinite_names=names, clipped=True), decision.state
+            result, state = _act_on_finite(stage, backend, gradients, step)
+            return replace(result, finite=False, nonfinite_names=names, clipped=True), state
     applied = stage.strategy.act(backend, decision, answer, step)
     return replace(_result(stage, backend, decision, applied, False), nonfinite_names=names), before
+
+
+def _with_nonfinite(stage: Stage, backend: Backend, cells: Tensor) -> list[bool]:
+    """Return which tensors hold a NaN or an Inf: by their elements, since the norm of finite ones can be beyond float64.
+
+    The largest element cannot, unless it is complex; by its size an Inf is known also when it has been clamped, and where
+    tensors are cut over ranks, that of all parts.
+    """
+    layout = stage.layout
+    if layout.norm.p < math.inf or any(t is not None and t.is_complex() for t in backend.tensors):
+        if stage.shards is None:
+            return backend.nonfinite()
+        cells = backend.norms(math.inf)
+    return [not finite for finite in layout.largest_in_tensors(cells).isfinite().tolist()]
+
+
+def _act_on_finite(stage: Stage, backend: Backend, gradients: Gradients, step: StepInputs) -> tuple[ClipResult, State]:
+    """Decide and act on gradients of which every element is finite."""
+    strategy, decision = stage.strategy, stage.strategy.decide(backend, step)
+    if decision.answer is None and not bool(
+        (decision.cells if decision.checked is None else decision.checked).isfinite().all()
+    ):
+        return _act_beyond(stage, backend, decision, gradients, step)
+    answer = decision.answer or strategy.question(decision).tolist()
+    applied = strategy.act(backend, decision, answer, step)
+    for i in strategy.dropped(answer):
+        gradients.put(i, None)
+    return _result(stage, backend, decision, applied, True), decision.state
+
+
+def _act_beyond(
+    stage: Stage, backend: Backend, decision: Decision, gradients: Gradients, step: StepInputs
+) -> tuple[ClipResult, State]:
+    """Act on finite gradients that have a norm beyond float64."""
+    layout, shift = stage.layout, 2.0**-512
+    look = rescaled(backend, shift)  # the mean of what is beyond float64 may be within it
+    cells = look.norms(layout.norm.p)
+    total, each = layout.total(look, cells) / shift, layout.tensor_norms(look, cells) / shift
+    decision, applied = stage.strategy.beyond(backend, decision, step)
+    for i in stage.strategy.dropped(stage.strategy.question(decision).tolist()):
+        gradients.put(i, None)
+    result = _result(stage, backend, decision, applied, True)
+    norms = torch.where(result.tensor_norms.isfinite(), result.tensor_norms, each)
+    return replace(result, norm=total, tensor_norms=norms), decision.state
 
 
 def _result(stage: Stage, backend: Backend, decision: Decision, applied: Applied, finite: Tensor | bool) -> ClipResult:
@@ -214,16 +259,16 @@ def _result(stage: Stage, backend: Backend, decision: Decision, applied: Applied
 
 def _from_end_to_end(before: ClipResult, results: list[ClipResult]) -> ClipResult:
     """Return one result for all stages: what was there before the first, and after the last."""
-    first, last = results[0], results[-1]
+    last = results[-1]
     clipped: Tensor | bool = False
-    for result in results:
+    for result in (before, *results):
         clipped = clipped | result.clipped
     return replace(
         last,
         factors=last.factors[:0],
         clipped=clipped,
-        finite=first.finite,
-        nonfinite_names=first.nonfinite_names,
+        finite=before.finite,
+        nonfinite_names=before.nonfinite_names,
         norm=before.norm,
         tensor_norms=before.tensor_norms,
     )

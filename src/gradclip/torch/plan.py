@@ -22,7 +22,8 @@ from gradclip.thresholds.rule import joined, part_of
 from gradclip.torch.current_parameters import tree_of
 from gradclip.torch.layout import Layout
 from gradclip.torch.step import State
-from gradclip.torch.strategies import Strategy, strategy_for
+from gradclip.torch.strategies import strategy_for
+from gradclip.torch.strategy import Strategy
 from gradclip.torch.targets import Clippable, Target, resolve
 
 __all__ = ["Plan", "Stage", "plan_for"]
@@ -97,9 +98,10 @@ class Plan:
     def measuring(self) -> Stage | None:
         """What measures the gradients before the first stage as the last one does; None where the first does so itself."""
         first, last = self.stages[0].clipping, self.stages[-1].clipping
+        policy = first.nonfinite if first.nonfinite.word == "zero" else Propagate()
         if (first.scope, first.norm) == (last.scope, last.norm):
             return None
-        return Stage(Clipping(last.scope, last.norm, Constant(math.inf), Hard(), Propagate()), self.target)
+        return Stage(Clipping(last.scope, last.norm, Constant(math.inf), Hard(), policy), self.target)
 
 
 _kept: WeakKeyDictionary[nn.Module, tuple[list[int | str], Plan]] = WeakKeyDictionary()

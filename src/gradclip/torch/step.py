@@ -50,6 +50,10 @@ class Decision:
     """The norm of every cell afterwards, where it is known beforehand."""
     answer: Sequence[float] | None = None
     """What the host has to know, where it has decided itself and found every norm finite."""
+    checked: Tensor | None = None
+    """The norms that must be finite, where they are not just those of the cells: those of a block can be beyond float64."""
+    at_once: bool = False
+    """What has a finite norm has been changed already."""
 
 
 @dataclass(slots=True)

@@ -134,6 +134,7 @@ class _Times(Rescale):
 
     factor: Tensor | float
     formula: ClassVar[str] = "f"
+    raises: ClassVar[bool] = True
 
     def phi(self, norms: Array, limits: Array | float) -> Array:
         return norms * 0 + torch.as_tensor(self.factor).to(norms)  # NaN stays NaN
