@@ -83,9 +83,9 @@ def _elements() -> tuple[list[str], bool]:
     clipper.clip_()
     state = clipper.state_dict()
     placed = all(
-        isinstance(state[f"threshold.v.{name}"], DTensor) == isinstance(p, DTensor)
-        and state[f"threshold.v.{name}"].shape == p.shape
-        and getattr(state[f"threshold.v.{name}"], "placements", 0) == getattr(p, "placements", 0)
+        isinstance(state[f"threshold.rms.{name}"], DTensor) == isinstance(p, DTensor)
+        and state[f"threshold.rms.{name}"].shape == p.shape
+        and getattr(state[f"threshold.rms.{name}"], "placements", 0) == getattr(p, "placements", 0)
         for name, p in parameters.items()
         if name != "gain"
     )
@@ -95,8 +95,8 @@ def _elements() -> tuple[list[str], bool]:
 def test_the_history_of_elements_is_sharded_as_they_are(ranks):
     keys, placed = alike(ranks(4, _elements))
     assert placed
-    assert "threshold.v.embed.weight" in keys
-    assert "threshold.v.gain" not in keys
+    assert "threshold.rms.embed.weight" in keys
+    assert "threshold.rms.gain" not in keys
 
 
 def _another_layout(recipe: str) -> bool:
@@ -151,7 +151,7 @@ def _parts() -> tuple[list[str], str]:
     again = gradclip.Clipper(named, "spam", group=dist.group.WORLD)
     again.load_state_dict(state)
     assert _read(again) == _read(clipper)
-    state[f"threshold.v.w.part{1 - rank}"] = state.pop(f"threshold.v.w.part{rank}")
+    state[f"threshold.rms.w.part{1 - rank}"] = state.pop(f"threshold.rms.w.part{rank}")
     with pytest.raises(StateError) as caught:
         again.load_state_dict(state)
     return sorted(state), str(caught.value)[:9]
@@ -171,11 +171,11 @@ def _stages() -> list[str]:
     again = gradclip.Clipper(named, "spam", group=dist.group.WORLD)
     again.load_state_dict(clipper.state_dict())
     assert _read(again) == _read(clipper)
-    return [key for key in clipper.state_dict() if key.startswith("threshold.v")]
+    return [key for key in clipper.state_dict() if key.startswith("threshold.rms")]
 
 
 def test_stages(ranks):
-    assert ranks(2, _stages) == [["threshold.v.a", "threshold.v.tied"], ["threshold.v.tied", "threshold.v.b"]]
+    assert ranks(2, _stages) == [["threshold.rms.a", "threshold.rms.tied"], ["threshold.rms.tied", "threshold.rms.b"]]
 
 
 def _saved_by(path: str) -> dict[str, Any]:

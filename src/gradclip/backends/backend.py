@@ -6,6 +6,7 @@ and factors, and nobody asks what kind of tensors there are or where they lie; b
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Mapping, Sequence
@@ -164,6 +165,10 @@ class Backend(ABC):
     def scale_elements(self, factors: Sequence[Tensor | None]) -> None:
         """Multiply each element by its own factor, in place; one flat vector for each tensor, None to leave it alone."""
         elements.scale_elements(self, factors)
+
+    def overflows(self, p: float) -> bool:
+        """Whether the norm of a cell may be infinite though all its elements are finite."""
+        return p < math.inf or any(t is not None and t.is_complex() for t in self.tensors)
 
     def nonfinite(self) -> list[bool]:
         """Return which tensors hold a NaN or an Inf; reads the device."""

@@ -65,6 +65,10 @@ class Mesh(Backend):
         """See :class:`Backend`."""
         self._local.clamp(low, high, which)
 
+    def overflows(self, p: float) -> bool:
+        """Whether a power of a finite gradient can be beyond float64, so that a norm may not be finite either."""
+        return p < math.inf and (self._shards.wide or p > _HIGHEST)
+
     @property
     def may_be_present(self) -> list[bool]:
         """See :class:`Backend`: what this rank has no gradient of, another may have one of."""
@@ -88,7 +92,7 @@ class Mesh(Backend):
         if math.isinf(p):
             return self._largest(own, there)
         scale = torch.ones_like(own)
-        if self._shards.wide or p > _HIGHEST:  # the largest first, by which all are divided
+        if self.overflows(p):  # the largest first, by which all are divided
             largest, _ = self._largest(own, there)
             scale = torch.where((largest > 0) & largest.isfinite(), largest, scale)
         sums, there = self._reduce((own / scale) ** p, there, dist.ReduceOp.SUM)

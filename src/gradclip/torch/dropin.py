@@ -181,12 +181,14 @@ def clip_grad_value_(parameters: TensorOrTensors, clip_value: float, foreach: bo
     if _any_sharded(owners):
         for owner in owners:
             owner.grad = summed(owner.grad)
-    grads = [grad for p in owners if (grad := local_of(p.grad)) is not None]
-    backend = take_all(grads) if bound >= 0 else None
+    parts = [local_of(p.grad) for p in owners]
+    backend = take_all([part for part in parts if part is not None]) if bound >= 0 else None
     if backend is not None:
         backend.clamp(-bound, bound)
         return
-    for owner, grad in zip(owners, grads, strict=True):
+    for owner, grad in zip(owners, parts, strict=True):
+        if grad is None:
+            continue
         if grad.layout == torch.sparse_coo:
             owner.grad = grad.coalesce()
             _clamp(owner.grad._values(), bound)
@@ -228,6 +230,8 @@ def _clip(
     """
     shards = shards_seen(like, f"p={p}") if p > 0 and _any_sharded(like) else None
     grads = [g for g in found if g is not None]
+    if shards is None and len(grads) < len(found):
+        return torch.nn.utils.get_total_norm(found, p, error_if_nonfinite, foreach)  # a None: PyTorch's own error
     if shards is None and not grads:
         return torch.tensor(0.0)
     wide = shards.wide if shards is not None else any(g.dtype in (torch.float64, torch.complex128) for g in grads)

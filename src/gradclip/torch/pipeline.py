@@ -197,12 +197,11 @@ def _with_nonfinite(stage: Stage, backend: Backend, cells: Tensor) -> list[bool]
     The largest element cannot, unless it is complex; by its size an Inf is known also when it has been clamped, and where
     tensors are cut over ranks, that of all parts.
     """
-    layout = stage.layout
-    if layout.norm.p < math.inf or any(t is not None and t.is_complex() for t in backend.tensors):
+    if backend.overflows(stage.layout.norm.p):
         if stage.shards is None:
             return backend.nonfinite()
         cells = backend.norms(math.inf)
-    return [not finite for finite in layout.largest_in_tensors(cells).isfinite().tolist()]
+    return [not finite for finite in stage.layout.largest_in_tensors(cells).isfinite().tolist()]
 
 
 def _act_on_finite(stage: Stage, backend: Backend, gradients: Gradients, step: StepInputs) -> tuple[ClipResult, State]:
