@@ -14,6 +14,7 @@ from torch import Tensor
 from gradclip.backends import Functional, prepared, transforming
 from gradclip.errors import NonFiniteGradientError, TargetError
 from gradclip.nonfinite import Propagate, Raise, Skip, Zero
+from gradclip.torch.extremes import SMALLEST
 from gradclip.torch.pipeline import refuse_complex
 from gradclip.torch.plan import Plan, Stage
 from gradclip.torch.step import StepInputs
@@ -48,7 +49,11 @@ def _through(stage: Stage, grads: Grads, step: StepInputs) -> Grads:
     """Return the gradients after one clipping."""
     backend, strategy = Functional(grads, stage.layout.units), stage.strategy
     decision = strategy.decide(backend, step)
-    strategy.act(backend, decision, None, step)
+    unseen = transforming() or isinstance(stage.clipping.nonfinite, Propagate)  # as in place, which asks the host for nothing
+    if not unseen and not stage.clipping.rescale.drops and bool((decision.factors < SMALLEST).any()):
+        strategy.beyond(backend, decision, step)
+    else:
+        strategy.act(backend, decision, None, step)
     if not stage.clipping.rescale.drops or transforming():
         return backend.tensors
     dropped = strategy.dropped(strategy.question(decision).tolist())
