@@ -121,7 +121,7 @@ class Backend(ABC):
 
     def norms_beside(self, others: Sequence[Backend], p: float) -> list[Tensor]:
         """Return the norms of the cells of this list and of others that are laid out alike, measured together."""
-        return [self.norms(p), *(other.norms(p).to(self.device) for other in others)]
+        return [self.norms(p), *[other.norms(p).to(self.device) for other in others]]
 
     def like(self, tensors: Sequence[Tensor | None]) -> Backend | None:
         """Return this kind of backend for other tensors, where it has to be this kind; None where any will do."""

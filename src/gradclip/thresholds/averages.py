@@ -68,7 +68,7 @@ class ZScore(Threshold):
             "mean": xp.where(warm, mean_after, mean_warming),
             "deviation": xp.where(warm, after, warming),
         }
-        return xp.where(limit > self.cap, self.cap, limit), where_active(active, following, state)
+        return xp.where(limit > self.cap, self.cap, limit), where_active(xp, active, following, state)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class EmaRatio(Threshold):
             "ema": xp.where(warming, xp.where(ema < clipped, ema, clipped), self.beta * base + (1 - self.beta) * clipped),
             "largest": xp.maximum(largest, clipped),
         }
-        return limit, {"count": state["count"] + 1, **where_active(norms > 0, following, state)}
+        return limit, {"count": state["count"] + 1, **where_active(xp, norms > 0, following, state)}
 
     def _together(self, norms: Array) -> Array:
         """Return the norms when all blocks together are brought to the norm of the warm-up, without overflow on the way."""
@@ -212,7 +212,7 @@ class SecondMoment(Threshold):
         limit = xp.where(binding, math.sqrt(self.factor) * rms, xp.inf)
         clipped = xp.minimum(norms, limit)
         following = {"rms": xp.hypot(math.sqrt(self.beta) * rms, math.sqrt(1 - self.beta) * clipped)}
-        return limit, {"count": state["count"] + 1, **where_active(norms > 0, following, state)}
+        return limit, {"count": state["count"] + 1, **where_active(xp, norms > 0, following, state)}
 
 
 @dataclass(frozen=True)
@@ -246,4 +246,4 @@ class Growth(Threshold):
         limit = xp.where(base > 0, self.ratio * base, xp.inf)
         clipped = xp.minimum(norms, limit)
         following = {"previous": clipped, "largest": xp.maximum(state["largest"], clipped)}
-        return limit, where_active(norms > 0, following, state)
+        return limit, where_active(xp, norms > 0, following, state)

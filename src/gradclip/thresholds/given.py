@@ -33,7 +33,8 @@ class Constant(Threshold):
         if not values:
             raise ValueError("a threshold for each group needs at least one value")
         alone = len(values) == 1
-        set_fields(self, value=values[0] if alone else values, uniform=alone, groups=None if alone else len(values))
+        set_fields(self, value=values[0] if alone else values, uniform=alone, fixed=values[0] if alone else None)
+        set_fields(self, groups=None if alone else len(values))
 
     def limits(self, norms: Array, state: State, context: Context) -> tuple[Array | float, State]:
         if isinstance(self.value, tuple):

@@ -39,7 +39,7 @@ class Mean(Threshold):
         xp = namespace(norms)
         weight, gain = _step(state["weight"], self.beta)
         following = {"mean": state["mean"] + (norms - state["mean"]) * gain, "weight": weight}
-        after = where_active(norms > 0, following, state)
+        after = where_active(xp, norms > 0, following, state)
         return xp.where(after["mean"] > 0, after["mean"], xp.inf), after
 
 
@@ -83,7 +83,7 @@ class Moments(Threshold):
             "rms": scale * xp.sqrt(before + ((norms / scale) ** 2 - before) * gain2),
             "weight2": weight2,
         }
-        after = where_active(norms > 0, following, state)
+        after = where_active(xp, norms > 0, following, state)
         begun = after["rms"] > 0
         return xp.where(begun, after["mean"] / xp.where(begun, after["rms"], xp.ones_like(norms)), xp.inf), after
 

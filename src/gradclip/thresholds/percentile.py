@@ -46,11 +46,11 @@ class Percentile(Threshold):
         active = norms > 0
         place = xp.floor((xp.log(xp.where(active, norms, xp.ones_like(norms))) - self.LEAST) / self.WIDTH)
         place = xp.clip(place, 0, self.BINS - 1)
-        added = (row_numbers(state["at_most"]) >= place[None, :]) & active[None, :]
+        added = (row_numbers(xp, state["at_most"]) >= place[None, :]) & active[None, :]
         at_most = state["at_most"] + xp.astype(added, norms.dtype)
         total = at_most[-1, :]
         rank = xp.where(total > 0, total - 1, total) * self.percent / 100
-        between = interpolated(self._norm(at_most, xp.floor(rank)), self._norm(at_most, xp.ceil(rank)), rank)
+        between = interpolated(xp, self._norm(at_most, xp.floor(rank)), self._norm(at_most, xp.ceil(rank)), rank)
         return xp.where(total > 0, between, xp.inf), {"at_most": at_most}
 
     def _norm(self, at_most: Array, rank: Array) -> Array:

@@ -38,6 +38,8 @@ class Threshold(ABC):
     """The rule keeps a history, so it needs a ``Clipper`` or ``attach``."""
     uniform: bool = False
     """One limit for every block, known before anything is measured."""
+    fixed: float | None = None
+    """The one limit of every block, where it is the same at every step."""
     couples: bool = False
     """The limit of a block depends on the norms of other blocks too, so it cannot be known from that block alone."""
     symmetric: bool = True

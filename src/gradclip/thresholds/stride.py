@@ -63,7 +63,7 @@ class Stride(Threshold):
 
     def limits(self, norms: Array, state: State, context: Context) -> tuple[Array | float, State]:
         xp = namespace(norms)
-        median, held = quantile_of(state, 0.5)
+        median, held = quantile_of(xp, state, 0.5)
         one = xp.ones_like(norms)
         left = xp.maximum(self.least * one, 1 / xp.sqrt(1 + 4 * state["strides"] / self.window))
         shortest = left * self._trust.limits(norms, {}, context)[0]
@@ -71,4 +71,4 @@ class Stride(Threshold):
         typical = xp.maximum(shortest, xp.where(median < longest, median, longest))
         long = (held >= self.window) & (median > longest) & (norms > 0)
         strides = state["strides"] + xp.astype(long, norms.dtype)
-        return xp.where(held >= self.after, typical, longest), {**into_window(state, norms), "strides": strides}
+        return xp.where(held >= self.after, typical, longest), {**into_window(xp, state, norms), "strides": strides}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from gradclip._arrays import Array, namespace
 from gradclip.arguments import begins_within, positive, set_fields, share, whole
@@ -35,7 +36,8 @@ class Quantile(Threshold):
         return empty_window(norms, self.window)
 
     def limits(self, norms: Array, state: State, context: Context) -> tuple[Array | float, State]:
-        return quantile_of(state, self.q)[0], into_window(state, norms)
+        xp = namespace(norms)
+        return quantile_of(xp, state, self.q)[0], into_window(xp, state, norms)
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Outlier(Threshold):
         spread = xp.where(held, state["window"] - mean[None, :], xp.zeros_like(state["window"]))
         deviation = xp.maximum(_root_mean_square(spread, safe - 1), 1e-6 * mean)
         limit = xp.where(number >= self.after, mean + self.sigma * deviation, xp.inf)
-        return limit, into_window(state, xp.minimum(norms, limit))
+        return limit, into_window(xp, state, xp.minimum(norms, limit))
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,9 @@ class Typical(Threshold):
 
     def limits(self, norms: Array, state: State, context: Context) -> tuple[Array | float, State]:
         xp = namespace(norms)
-        median, held = quantile_of(state, 0.5)
+        median, held = quantile_of(xp, state, 0.5)
         limit = xp.where(held >= self.after, self.factor * median, xp.inf * xp.ones_like(norms))
-        return limit, into_window(state, xp.minimum(norms, limit))
+        return limit, into_window(xp, state, xp.minimum(norms, limit))
 
 
 def _root_mean_square(numbers: Array, count: Array) -> Array:
@@ -132,21 +134,19 @@ def empty_window(norms: Array, length: int) -> State:
     return {"window": rows_of(zero["count"], length) + math.inf, **zero}
 
 
-def quantile_of(state: State, q: float) -> tuple[Array, Array]:
+def quantile_of(xp: Any, state: State, q: float) -> tuple[Array, Array]:
     """Return each block's quantile of the norms in its window (inf where it is empty), and how many these are."""
     window = state["window"]
-    xp = namespace(window)
     held = xp.sum(xp.astype(window < xp.inf, window.dtype), axis=0)
     rank = q * xp.where(held > 0, held - 1, held)
     ends = xp.astype(xp.stack([xp.floor(rank), xp.ceil(rank)]), xp.int64)
     below, above = xp.take_along_axis(xp.sort(window, axis=0), ends, axis=0)
-    return interpolated(below, above, rank), held
+    return interpolated(xp, below, above, rank), held
 
 
-def into_window(state: State, norms: Array) -> State:
+def into_window(xp: Any, state: State, norms: Array) -> State:
     """Put each block's norm in place of its oldest; a block without a gradient keeps its window."""
-    xp = namespace(norms)
     window, seen = state["window"], state["count"]
     active = norms > 0
-    here = (row_numbers(window) == (seen % window.shape[0])[None, :]) & active[None, :]
+    here = (row_numbers(xp, window) == (seen % window.shape[0])[None, :]) & active[None, :]
     return {"window": xp.where(here, norms[None, :], window), "count": seen + xp.astype(active, norms.dtype)}

@@ -231,7 +231,7 @@ def _clip(
     shards = shards_seen(like, f"p={p}") if p > 0 and _any_sharded(like) else None
     grads = [g for g in found if g is not None]
     if shards is None and len(grads) < len(found):
-        return torch.nn.utils.get_total_norm(found, p, error_if_nonfinite, foreach)  # a None: PyTorch's own error
+        return torch.nn.utils.get_total_norm(found, p)  # type: ignore[arg-type]  # PyTorch's own error for a None
     if shards is None and not grads:
         return torch.tensor(0.0)
     wide = shards.wide if shards is not None else any(g.dtype in (torch.float64, torch.complex128) for g in grads)

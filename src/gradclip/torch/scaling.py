@@ -154,7 +154,9 @@ class ScaleTogether(ScaleTensors):
         norm = combined_on_host(cells.tolist(), self.p)
         if not math.isfinite(norm):
             return self._decided(backend, step, cells)
-        limit, state = self.threshold.limits(cells, step.state or {}, Context(step.number))
+        limit, state = self.threshold.fixed, step.state or {}
+        if limit is None:
+            limit, state = self.threshold.limits(cells, state, Context(step.number))
         factor = 1.0 if norm <= limit else float(limit / norm)  # and 1 where the limit is inf
         both = vector(array("d", (norm, factor)))
         return Decision(cells, both[1:], limit, state, both[0], answer=(factor,))
