@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import gc
 import io
+import os
 import random
 import runpy
+import subprocess
 import sys
 import tempfile
 import time
@@ -69,10 +71,26 @@ def run(script: Script) -> Outcome:
 def recorded(script: Script) -> Iterator[RunData]:
     """Run a script under watch and give what its run file says."""
     with tempfile.TemporaryDirectory() as folder:
+        if script.ranks > 1:
+            yield _of_ranks(script, folder)
+            return
         with as_if_first(script.path), record(out=folder, title=script.name) as recording:
             runpy.run_path(str(script.path), run_name="__main__")
         with Run.open(recording.path) as finished:
             yield read_run(finished)
+
+
+def _of_ranks(script: Script, folder: str) -> RunData:
+    """Run a script of several processes under torchrun, each watched by ``gradclip run``."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={script.ranks}"]
+    watched = ["-m", "gradclip", "run", "--no-report", "--out", folder, str(script.path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*torchrun, *watched], env=environment, capture_output=True, text=True, timeout=240, check=False)
+    if done.returncode:
+        raise RuntimeError(f"torchrun exited with {done.returncode}: {done.stderr.strip().splitlines()[-1]}")
+    (path,) = Path(folder).glob("*.gradclip")
+    with Run.open(path) as run:
+        return read_run(run)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ UNSEEN = "unseen"
 FOLDERS = ("sick", "healthy", f"{UNSEEN}/sick", f"{UNSEEN}/healthy")
 ALSO_FINE = "Also fine"
 EXPECTS = "Expects"
+RANKS = "Ranks"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Script:
     """Any of these findings names the fault; none for a healthy script."""
     also_fine: tuple[str, ...] = ()
     """Findings that are true of the script as well, without naming its fault."""
+    ranks: int = 1
+    """How many processes train together in it, under torchrun."""
 
     @property
     def sick(self) -> bool:
@@ -72,7 +75,7 @@ def parse(name: str, source: str) -> Script:
         raise ValueError(f"{name}: nothing is fine to find in a healthy script; leave '{ALSO_FINE}' out")
     if twice := set(expects) & set(also):
         raise ValueError(f"{name} names {_listed(twice)} both as its fault and as its companion")
-    return Script(name, said.splitlines()[0], expects, also)
+    return Script(name, said.splitlines()[0], expects, also, int(next(iter(_names(said, RANKS)), 1)))
 
 
 def _names(said: str, label: str) -> tuple[str, ...]:

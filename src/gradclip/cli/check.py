@@ -41,7 +41,8 @@ def check(run: RunPath = None, as_json: AsJson = False, exit_zero: ExitZero = Fa
 def _print_json(run: RunData, findings: Sequence[Finding]) -> None:
     import json
 
-    answer = {"run": str(run.path), "status": run.status, "findings": [finding.to_json() for finding in findings]}
+    ranks = {} if run.ranks is None else {"ranks": run.ranks.size, "problems": list(run.ranks.problems)}
+    answer = {"run": str(run.path), "status": run.status, **ranks, "findings": [finding.to_json() for finding in findings]}
     typer.echo(json.dumps(answer, indent=2))
 
 
@@ -51,6 +52,8 @@ def _parts(run: RunData, findings: Sequence[Finding]) -> Iterator[str | Table | 
     from gradclip.report.findings import findings_text
 
     steps = plural(run.length, "step")
+    for problem in () if run.ranks is None else run.ranks.problems:
+        yield f"{run.title}: {problem}."
     if not findings:
         yield f"{run.title}: nothing found wrong in {steps} ({len(CHECKS)} checks)."
         return

@@ -30,12 +30,18 @@ SPIKE = 5.0
 
 
 def verdict(run: RunData) -> str:
-    """Say what the norms did, whether clipping acted, what was skipped, and how the run ended.
+    """Say what happened in a run, and what is not known of the ranks of a job.
 
     Returns:
         For example ``train.py finished after 300 steps: the gradient norm stayed near 1.1 (median), at most 4.9 at step 3;
         clipping (clip_grad_norm_ to 1) acted on 99.7% of steps.``
     """
+    problems = () if run.ranks is None else run.ranks.problems
+    return " ".join([_verdict(run), *(f"{_capital(problem)}." for problem in problems)])
+
+
+def _verdict(run: RunData) -> str:
+    """Say what the norms did, whether clipping acted, what was skipped, and how the run ended."""
     ended = ENDINGS.get(run.status, run.status)
     if not run.length:
         return f"{run.title} {ended}; no step was recorded."

@@ -111,6 +111,7 @@ def _facts(run: RunData) -> dict[str, str]:
         "Run": str(run.path),
         "Began": local_time(meta.get("created")),
         "Command": " ".join(map(str, command)) if isinstance(command, list) else "",
+        "Ranks": "" if run.ranks is None else f"{run.ranks.size}",
         "Clipped with": str(meta.get("clip") or ""),
         "Recording": str(meta.get("failure") or ""),
         "Versions": ", ".join(str(part) for part in (meta.get("framework"), f"Python {meta.get('python')}") if part),

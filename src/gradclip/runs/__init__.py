@@ -4,6 +4,7 @@
 """
 
 from gradclip.runs.columns import Steps, TensorRows
+from gradclip.runs.compare_ranks import Disagreement, RankReport
 from gradclip.runs.listing import RunSummary, list_runs
 from gradclip.runs.paths import new_run_path
 from gradclip.runs.reader import Run
@@ -15,7 +16,9 @@ __all__ = [
     "ABSENT",
     "ENDINGS",
     "KINDS",
+    "Disagreement",
     "Event",
+    "RankReport",
     "Run",
     "RunFileError",
     "RunSummary",

@@ -7,11 +7,15 @@ import sys
 import time
 from itertools import count
 from pathlib import Path
+from typing import Final
 
 from gradclip._write import make_file, make_folder
 from gradclip.runs.schema import SUFFIX, RunFileError
 
-__all__ = ["new_run_path"]
+__all__ = ["RANKS", "new_rank_path", "new_run_path"]
+
+RANKS: Final = "ranks"
+"""The folder, beside the run files, of what other ranks of a job record."""
 
 
 def new_run_path(folder: str | os.PathLike[str] = "runs", label: str | None = None) -> Path:
@@ -26,8 +30,24 @@ def new_run_path(folder: str | os.PathLike[str] = "runs", label: str | None = No
     Raises:
         RunFileError: the folder cannot be made or written to.
     """
-    folder = Path(folder)
-    stem = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{_label(label)}"
+    return _new_file(Path(folder), f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{_label(label)}")
+
+
+def new_rank_path(folder: str | os.PathLike[str], job: str, rank: int) -> Path:
+    """Make an empty file for a rank of a job that is not the first, such as ``runs/ranks/4b1d0c2f9a7e8d35/1.gradclip``.
+
+    Args:
+        folder: where runs are kept.
+        job: what the ranks of the job have in common.
+        rank: its number.
+
+    Raises:
+        RunFileError: the folder cannot be made or written to.
+    """
+    return _new_file(Path(folder, RANKS, job), str(rank))
+
+
+def _new_file(folder: Path, stem: str) -> Path:
     try:
         make_folder(folder)
         for number in count(1):

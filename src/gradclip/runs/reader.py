@@ -26,8 +26,11 @@ from gradclip.runs.columns import (
     tensor_rows_from,
     unpacked,
 )
+from gradclip.runs.compare_ranks import RankReport, rank_report
+from gradclip.runs.join_ranks import JoinedRanks
 from gradclip.runs.opening import DAMAGE, check_pages, connect, damaged
 from gradclip.runs.process import status_of
+from gradclip.runs.rank_files import RankFiles, is_first_of_job
 from gradclip.runs.schema import EVENT_TYPES, KINDS, Event, TensorInfo
 from gradclip.runs.thin import bucket_length
 from gradclip.runs.validation import checked, meta_of, rates_of, shape_of
@@ -65,19 +68,34 @@ class Run:
         self.path = path
         self._connection = connection
         self._pages_checked = False
+        self._joined: JoinedRanks | None = None
+        self._rank_files: RankFiles | None = None
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Self:
+    def open(cls, path: str | os.PathLike[str], *, alone: bool = False) -> Self:
         """Open a run file for reading.
+
+        Of a job of several processes the file of the first rank stands for all: the others' are found beside it, and norms
+        are those of whole tensors.
+
+        Args:
+            path: the file.
+            alone: read what one rank has recorded, and nothing else.
 
         Raises:
             RunFileError: there is no such file, it is not a run, it is cut short, or a newer gradclip wrote it.
         """
-        return cls(Path(path), connect(Path(path)))
+        run = cls(Path(path), connect(Path(path)))
+        if not alone and is_first_of_job(run.meta):
+            run._rank_files = RankFiles(run.path, lambda file: cls.open(file, alone=True))
+            run._joined = JoinedRanks(run._connection, run._rank_files)
+        return run
 
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+        if self._rank_files is not None:
+            self._rank_files.close()
 
     def __enter__(self) -> Self:
         return self
@@ -91,6 +109,18 @@ class Run:
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
         """Let everything that is read inside come from one moment of a run that is being written."""
+        self._join()
+        with self._moment():
+            yield
+
+    def _join(self) -> None:
+        """Bring what was joined of all ranks up to date, unless one moment is being held."""
+        if self._joined is not None and not self._connection.in_transaction:
+            with self._damage_told():
+                self._joined.refresh()
+
+    @contextlib.contextmanager
+    def _moment(self) -> Iterator[None]:
         if self._connection.in_transaction:
             yield
             return
@@ -113,7 +143,26 @@ class Run:
     def status(self) -> str:
         """``running``, ``finished``, ``crashed``, ``interrupted``, ``killed`` or ``incomplete`` (see ``docs/run-file.md``)."""
         with self._reading(pages=False):
-            return status_of(self.meta, time.time())
+            return status_of(self.meta, time.time()) if self._rank_files is None else self._rank_files.status
+
+    @property
+    def ranks(self) -> RankReport | None:
+        """What is to be said of the ranks of a job: who is missing, and where they disagree; None for one process."""
+        if self._rank_files is None:
+            return None
+        with self._damage_told():
+            self._rank_files.look()
+            return rank_report(self._rank_files)
+
+    @property
+    def ranks_writing(self) -> bool:
+        """Whether other ranks of a job still record, or are about to."""
+        files = self._rank_files
+        if files is None:
+            return False
+        with self._damage_told():
+            files.look()
+            return any(map(files.is_writing, range(1, files.size)))
 
     @property
     def tensors(self) -> tuple[TensorInfo, ...]:
@@ -225,7 +274,9 @@ class Run:
     @contextlib.contextmanager
     def _reading(self, *, pages: bool = True) -> Iterator[None]:
         """Whatever a damaged or forged file makes go wrong is one kind of error."""
-        with self._damage_told(), self.snapshot():
+        if pages:
+            self._join()
+        with self._damage_told(), self._moment():
             if pages and not self._pages_checked:
                 check_pages(self._connection)
                 self._pages_checked = True

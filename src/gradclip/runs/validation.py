@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ MOST_DEPTH: Final = 20
 """Lists and dicts within each other; what is written has three."""
 LONGEST_NAME: Final = 10_000
 """Characters of a tensor's name, or of what an event says: an export may repeat them at every step."""
+MOST_RANKS: Final = 2**20
+"""Of a job."""
+JOB: Final = re.compile("[0-9a-f]{16}")
+"""It names a folder, so it is nothing else."""
 LAST_MOMENT: Final = 253402300800.0
 """The end of the year 9999, in seconds since the epoch."""
 
@@ -192,6 +197,26 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
+def _is_job(value: object) -> bool:
+    if not isinstance(value, dict) or not {"rank", "size", "key", "began"} <= value.keys():
+        return False
+    size, key = value["size"], value["key"]
+    named = _is_text(key) and bool(JOB.fullmatch(key))
+    return named and _is_whole(size, MOST_RANKS) and _is_whole(value["rank"], size) and _is_moment(value["began"])
+
+
+def _are_shards(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_shard, value))
+
+
+def _is_shard(value: object) -> bool:
+    if not isinstance(value, dict) or not {"shards", "shard", "tensors"} <= value.keys():
+        return False
+    shards, shard, tensors = value["shards"], value["shard"], value["tensors"]
+    places = isinstance(tensors, list) and all(_is_whole(place, 2**31) for place in tensors)
+    return places and _is_whole(shards, MOST_RANKS) and (shard is None or _is_whole(shard, shards))
+
+
 META: Final[Mapping[str, Callable[[Any], bool]]] = {
     "status": lambda value: value in ("running", *ENDINGS, "incomplete"),
     **dict.fromkeys(("created", "heartbeat"), _is_moment),
@@ -200,5 +225,7 @@ META: Final[Mapping[str, Callable[[Any], bool]]] = {
     "command": lambda value: isinstance(value, list) and all(map(_is_text, value)),
     "clip": lambda value: value is None or isinstance(value, str),
     "every": lambda value: 1 <= value < 2**31 if type(value) is int else False,
+    "job": _is_job,
+    "shards": lambda value: isinstance(value, dict) and all(map(_are_shards, value.values())),
 }
 """What the keys can have that more is made of than text; any other may have any JSON."""

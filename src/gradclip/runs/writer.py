@@ -104,11 +104,16 @@ class RunWriter:
 
     @classmethod
     def create(
-        cls, folder: str | os.PathLike[str] = "runs", meta: Mapping[str, Any] | None = None, **options: Any
+        cls,
+        folder: str | os.PathLike[str] = "runs",
+        meta: Mapping[str, Any] | None = None,
+        *,
+        new_path: Callable[[str | os.PathLike[str]], Path] = new_run_path,
+        **options: Any,
     ) -> RunWriter:
         """Open a file with a new name in a folder; recording is off, not refused, where the folder cannot be written to."""
         try:
-            return cls(new_run_path(folder), meta, **options)
+            return cls(new_path(folder), meta, **options)
         except RunFileError as error:
             return cls(folder, meta, _problem=error, **options)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gradclip._cached import cached_property
 from gradclip.diagnosis.readings.layer_groups import MOST_GROUPS, Group, groups_of
-from gradclip.runs import ABSENT, Event, Run, Steps, TensorInfo
+from gradclip.runs import ABSENT, Event, RankReport, Run, Steps, TensorInfo
 
 __all__ = ["RunData", "Layers", "OptimizerRun", "read_run", "layers_of"]
 
@@ -83,6 +83,8 @@ class RunData:
     optimizers: tuple[OptimizerRun, ...]
     events: Sequence[tuple[int, int, tuple[Event, ...]]]
     """Step, optimizer, and what led to it."""
+    ranks: RankReport | None = None
+    """What is to be said of the ranks of a job of several processes."""
 
     @property
     def title(self) -> str:
@@ -98,7 +100,7 @@ class RunData:
 def read_run(run: Run, most: int = MOST_GROUPS) -> RunData:
     """Read a run, which may still be written; of each optimizer, its tensors are at most so many layers."""
     optimizers = tuple(_optimizer(run, number, most) for number in run.optimizers)
-    return RunData(run.path, run.status, run.meta, optimizers, run.events())
+    return RunData(run.path, run.status, run.meta, optimizers, run.events(), run.ranks)
 
 
 def layers_of(run: Run, kind: str, optimizer: int, groups: tuple[Group, ...]) -> Layers:

@@ -17,14 +17,16 @@ from gradclip.watch.messages import print_messages, shown
 from gradclip.watch.start.launch import Settings
 
 if TYPE_CHECKING:
+    from gradclip.watch.start.child_processes import ChildProcesses
     from gradclip.watch.start.watched_process import WatchedProcess
-    from gradclip.watch.start.watched_run import WatchedRun
 
 __all__ = ["AtExit"]
 
 
 class AtExit:
     """Say at exit what was recorded, or loudly that nothing was.
+
+    Of a job, the first rank says it; of processes that a watched one started, that one.
 
     Args:
         settings: what `gradclip run` was asked for, as JSON.
@@ -33,60 +35,104 @@ class AtExit:
 
     def __init__(self, settings: str, path: Sequence[str]) -> None:
         self._settings = Settings.from_json(settings)
-        self._closing = ClosingProcess(sys.executable, path, self._settings.cwd)
+        self._closing = ClosingProcess(sys.executable, path, self._settings)
         self._watching: WatchedProcess | None = None
-        self._first = os.environ.get("RANK", "0") == "0"
+        self._children: ChildProcesses | None = None
         self._pid = os.getpid()
         self._problem = "PyTorch could not be watched"
+        self._ended = False
 
     def start(self) -> None:
-        """PyTorch is there: start watching. Of the ranks of a distributed run the first one records, and all of them clip."""
+        """PyTorch is there: start watching."""
+        from gradclip.watch.start.child_processes import ChildProcesses
         from gradclip.watch.start.watched_process import WatchedProcess
 
-        if not self._first and self._settings.clip is None:
-            return
         try:
-            self._watching = WatchedProcess(self._settings, records=self._first)
+            self._watching = WatchedProcess(self._settings)
+            self._children = ChildProcesses(self._settings, self._forked, self._child_ended)
         except Exception as error:  # training must run, whatever is wrong here
             self._problem = f"{type(error).__name__}: {error}"
         atexit.register(self._at_exit)
 
-    def _at_exit(self) -> None:
-        if os.getpid() != self._pid or not self._first:
-            return
-        try:
-            self._say_all()
-        except BaseException as error:  # Ctrl-C, too: how the script ended is settled
-            print_messages([f"the end of the run could not be recorded: {type(error).__name__}: {error}"])
+    def _forked(self, settings: Settings) -> None:
+        """This is a child that was just forked."""
+        self._settings, self._pid, self._ended = settings, os.getpid(), False
+        if self._watching is not None:
+            self._watching.forked(settings)
 
-    def _say_all(self) -> None:
+    def _child_ended(self, code: int) -> None:
+        """The work of a process of ``multiprocessing`` is over: its exit code tells of an exception that it has caught."""
+        self._end(RuntimeError if code else None)
+
+    def _at_exit(self) -> None:
+        error = getattr(sys, "last_value", None)  # the interpreter keeps the exception that nobody caught
+        self._end(None if error is None else type(error))
+
+    def _end(self, error: type[BaseException] | None) -> None:
+        if os.getpid() != self._pid or self._ended:
+            return
+        self._ended = True
+        try:
+            self._say_all(error)
+        except BaseException as wrong:  # Ctrl-C, too: how the script ended is settled
+            print_messages([f"the end of the run could not be recorded: {type(wrong).__name__}: {wrong}"])
+
+    def _say_all(self, error: type[BaseException] | None) -> None:
         watching = self._watching
         if watching is None:
             print_messages([f"nothing was recorded: {self._problem}."])
             return
-        error = getattr(sys, "last_value", None)  # the interpreter keeps the exception that nobody caught
-        ending = watching.close(None if error is None else type(error))
+        ending = watching.close(error)
         run = watching.run
-        if run is None or not run.totals.steps:
-            print_messages([*_nothing_seen(run), *watching.problems])
+        if run is None or run.path is None:
+            self._say_nothing_seen(0 if run is None else run.session.backwards, watching.problems)
+            return
+        if not run.speaks:
             return
         where = shown(run.path, self._settings.cwd)
         print_messages(summary(run.totals, ending, self._settings.clip, watching.left_out, run.steps_written, where))
         print_messages(watching.problems)
-        if not run.steps_written:
+        if run.steps_written:
+            page = run.path.with_suffix(".html") if self._settings.report else None
+            print_messages(self._closing.lines(run.path, page, self._started))
+
+    @property
+    def _started(self) -> bool:
+        """Whether this process has started others that are watched, and is the one that says so."""
+        return self._children is not None and self._children.watched > 0 and not self._settings.child
+
+    def _say_nothing_seen(self, backwards: int, problems: Sequence[str]) -> None:
+        """Say what there was of a training, where there was no step in this process."""
+        if self._settings.child:
             return
-        print_messages(self._closing.lines(run.path, run.path.with_suffix(".html") if self._settings.report else None))
+        found = self._closing.lines(None, None, True) if self._started else []
+        if found:
+            print_messages(["this process did not train; those that it started did:", *found, *problems])
+            return
+        print_messages([*_nothing_seen(backwards, self._children), *problems])
 
 
-def _nothing_seen(run: WatchedRun | None) -> list[str]:
-    """Say what there was of a training, where there was no step, and remove the file that holds none."""
-    backwards = 0
-    if run is not None:
-        backwards = run.session.backwards
-        run.discard()
+def _processes(count: int) -> str:
+    return f"{count:,} {'process' if count == 1 else 'processes'}"
+
+
+def _nothing_seen(backwards: int, children: ChildProcesses | None) -> list[str]:
+    seen = f"NOTHING WAS RECORDED: no training was seen. backward() was called {backwards} times, "
+    lines = [f"{seen}and no optimizer of torch.optim stepped."]
+    if children is not None and children.unseen:
+        started = _processes(children.unseen)
+        return [
+            f"{lines[0][:-1]} in this process.",
+            f"It started {started} of Python by subprocess, in which optimizers may have stepped: these cannot be seen from "
+            "here. Put gradclip run into the command that they are started with.",
+        ]
+    if children is not None and children.watched:
+        return [
+            f"{lines[0][:-1]} in this process.",
+            f"Nor did one in {_processes(children.watched)} that it started, as far as they were seen.",
+        ]
     return [
-        f"NOTHING WAS RECORDED: no training was seen. backward() was called {backwards} times, "
-        "and no optimizer of torch.optim stepped.",
+        *lines,
         "Gradients taken with torch.autograd.grad and applied by hand, or by another framework, "
         "cannot be watched from outside.",
     ]

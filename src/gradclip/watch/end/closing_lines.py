@@ -7,17 +7,25 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
+
+import numpy as np
 
 from gradclip.diagnosis.finding import Finding
+from gradclip.diagnosis.formatting import plural
 from gradclip.diagnosis.ranking import LEADING, check
 from gradclip.diagnosis.readings.run_data import RunData, read_run
 from gradclip.diagnosis.registry import CHECKS
-from gradclip.runs import Run
+from gradclip.runs import Run, list_runs
 from gradclip.watch.messages import shown
 
-__all__ = ["closing_lines", "main"]
+__all__ = ["closing_lines", "main", "started_lines"]
+
+PATIENCE: Final = 5.0
+"""Seconds to wait for other ranks to write what the first one has written already."""
 
 
 def closing_lines(run: Path, page: Path | None, folder: str) -> list[str]:
@@ -30,11 +38,51 @@ def closing_lines(run: Path, page: Path | None, folder: str) -> list[str]:
     """
     try:
         with Run.open(run) as opened:
+            _wait_for_ranks(opened)
             data = read_run(opened)
             findings = check(data)
-            return [*_findings(findings, shown(run, folder)), *_page(data, findings, page, folder)]
+            return [*_ranks(data), *_findings(findings, shown(run, folder)), *_page(data, findings, page, folder)]
     except Exception as error:
         return [f"checks  could not look at the run: {error}", f"run     {shown(run, folder)}"]
+
+
+def started_lines(runs: Path, launch: str, but: Path | None, folder: str) -> list[str]:
+    """Say what the processes have recorded that one `gradclip run` has led to, a line each, but for one of them.
+
+    Args:
+        runs: where their run files are.
+        launch: what they have in common.
+        but: the one that was told of already.
+        folder: where the user is.
+    """
+    lines = []
+    for one in reversed(list_runs(runs)) if runs.is_dir() else []:
+        if one.problem or one.path == but:
+            continue
+        with Run.open(one.path) as run:
+            if run.meta.get("launch") == launch:
+                ranks = f"{run.meta['job']['size']} ranks, " if run.ranks is not None else ""
+                steps = plural(len(run.steps()), "step")
+                lines.append(f"run     {shown(one.path, folder)} ({ranks}{steps}, {run.status})")
+    return lines
+
+
+def _wait_for_ranks(run: Run) -> None:
+    """Give the other ranks of a job, which end at about the same time, the time to close their files."""
+    deadline = time.monotonic() + PATIENCE
+    while run.ranks_writing and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def _ranks(data: RunData) -> Iterator[str]:
+    if data.ranks is not None:
+        yield f"ranks   {data.ranks.size}, joined"
+        if data.meta.get("shards"):
+            norms = np.concatenate([optimizer.norms for optimizer in data.optimizers])
+            ends = [f"{norms[-1]:.4g} at the end, at most {norms.max():.4g}"] if len(norms) else ["not known"]
+            yield f"norm    {ends[0]}"
+        for problem in data.ranks.problems:
+            yield f"ranks   {problem}"
 
 
 def _findings(findings: Sequence[Finding], run: str) -> Iterator[str]:
@@ -65,5 +113,8 @@ def _page(data: RunData, findings: Sequence[Finding], page: Path | None, folder:
 
 def main() -> None:
     """Write the lines to standard output, as JSON: they may hold any character."""
-    run, page, folder = sys.argv[1:]
-    json.dump(closing_lines(Path(run), Path(page) if page else None, folder), sys.stdout)
+    run, page, folder, runs, launch = sys.argv[1:]
+    lines = closing_lines(Path(run), Path(page) if page else None, folder) if run else []
+    if launch:
+        lines += started_lines(Path(runs), launch, Path(run) if run else None, folder)
+    json.dump(lines, sys.stdout)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from gradclip.watch.messages import shown
+from gradclip.watch.start.launch import Settings
 
 __all__ = ["ClosingProcess"]
 
@@ -41,12 +42,26 @@ class ClosingProcess:
     executable: str
     path: Sequence[str]
     """Where modules are found, without the folder of the script."""
-    folder: str
-    """Where the user is, whom paths are told from there."""
+    settings: Settings
+    """Of the run that has ended."""
 
-    def lines(self, run: Path, page: Path | None) -> list[str]:
-        """Return what is to be said of a run file; what keeps it from being said is a line, too."""
-        words = [str(run), str(page or ""), self.folder, json.dumps([ROOT, *self.path])]
+    def lines(self, run: Path | None, page: Path | None, started: bool = False) -> list[str]:
+        """Return what is to be said of a run file; what keeps it from being said is a line, too.
+
+        Args:
+            run: the run file of this process, if it has one.
+            page: where its page goes, if one is wanted.
+            started: say what processes have recorded that this one has started.
+        """
+        launch = self.settings.launch if started else ""
+        words = [
+            str(run or ""),
+            str(page or ""),
+            self.settings.cwd,
+            self.settings.folder,
+            launch,
+            json.dumps([ROOT, *self.path]),
+        ]
         try:
             done = subprocess.run(
                 [self.executable, "-I", "-S", "-c", CODE, *words],
@@ -61,8 +76,10 @@ class ClosingProcess:
         except (KeyboardInterrupt, SystemExit):  # the latter from the script's own handler of a signal
             return self._failed(run, page, "interrupted")
 
-    def _failed(self, run: Path, page: Path | None, reason: str) -> list[str]:
-        path, command = shown(run, self.folder), "check" if page is None else "report"
+    def _failed(self, run: Path | None, page: Path | None, reason: str) -> list[str]:
+        if run is None:
+            return [f"what they recorded cannot be listed here ({reason}); list it with: gradclip list {self.settings.folder}"]
+        path, command = shown(run, self.settings.cwd), "check" if page is None else "report"
         return [f"run     {path}", f"{command}  not made ({reason}); make it with: gradclip {command} {path}"]
 
 

@@ -29,7 +29,8 @@ def summary(totals: Totals, ending: str, clip: str | None, replaced: int, writte
     lines = [_recorded(totals.steps, written, path, ending)]
     if totals.loss == totals.loss or totals.first_loss == totals.first_loss:
         lines.append(f"loss    {totals.first_loss:.4g} -> {totals.loss:.4g}")
-    lines.append(f"norm    {totals.norm:.4g} at the end, at most {totals.largest:.4g} (largest in {totals.worst})")
+    if not totals.sharded:  # else it takes the files of all ranks to know them
+        lines.append(f"norm    {totals.norm:.4g} at the end, at most {totals.largest:.4g} (largest in {totals.worst})")
     lines.append(f"clip    {_clipping(totals, clip, replaced)}")
     if totals.nonfinite:
         lines.append(f"NaN     {plural(totals.nonfinite, 'step')} had a NaN or Inf in the gradients")

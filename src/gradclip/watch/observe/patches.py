@@ -56,6 +56,10 @@ class Patches:
         if self._replacement is not None:
             self._replacement.detach()
 
+    def forked(self) -> None:
+        """This is a child that was just forked: watch here, too."""
+        self._pid = os.getpid()
+
     def _install(self) -> None:
         scaler = torch.amp.grad_scaler.GradScaler
         self._undo += [

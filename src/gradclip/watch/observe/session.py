@@ -222,7 +222,7 @@ class Session:
         """The script ends."""
         try:
             self.manual.close()
-            self.recorder.writer.update_meta(**self._missing_steps.meta())
+            self.recorder.note(**self._missing_steps.meta())
         finally:
             self.recorder.close(status, exit_code)
 

@@ -79,7 +79,13 @@ class StreamRegistry:
 
     def is_owned(self, leaf: Tensor) -> bool:
         """Whether an optimizer has this parameter."""
-        return any(_owns(optimizer, [leaf]) for optimizer in list(self._numbers))
+        return any(_owns(one, [leaf]) or _gathered(one, leaf) for one in list(self._numbers))
+
+
+def _gathered(optimizer: torch.optim.Optimizer, leaf: Tensor) -> bool:
+    """Whether a leaf is what FSDP has gathered of an optimizer's shards, which get its gradient when ``backward`` is over."""
+    shards = (p for group in optimizer.param_groups for p in group["params"] if hasattr(p, "device_mesh"))
+    return getattr(leaf, "_is_flat_param", False) or any(p is not leaf and p.shape == leaf.shape for p in shards)
 
 
 def _owns(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> bool:

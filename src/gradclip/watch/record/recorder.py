@@ -6,7 +6,7 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Any, Final
@@ -19,6 +19,7 @@ from torch import Tensor
 from gradclip.backends import norm_dtype
 from gradclip.runs.schema import ABSENT, Event, StepRow
 from gradclip.runs.writer import RunWriter
+from gradclip.watch.record.shards import shard_groups
 from gradclip.watch.record.stream import Stream
 
 __all__ = ["Measured", "Recorder", "Totals"]
@@ -72,17 +73,20 @@ class Totals:
     norm: float = math.nan
     largest: float = 0.0
     worst: str = ""
+    sharded: bool = False
+    """Whether the norms are those of this process's shards alone: whole ones are known once the run is read."""
 
 
 class Recorder:
     """Turn measured steps into rows of a run file; training waits for the device only when a batch is full.
 
     Args:
-        writer: the run file.
+        open_file: opens the run file, when the first step is over.
     """
 
-    def __init__(self, writer: RunWriter) -> None:
-        self.writer = writer
+    def __init__(self, open_file: Callable[[], RunWriter]) -> None:
+        self._open_file = open_file
+        self._writer: RunWriter | None = None
         self.totals = Totals()
         self._waiting: list[Measured] = []
         self._lock = threading.RLock()
@@ -93,6 +97,20 @@ class Recorder:
         self._described: dict[int, list[str]] = {}
         self._frozen: dict[int, list[int]] = {}
         self._settings: dict[int, dict[str, Any]] = {}
+        self._shards: dict[int, list[dict[str, Any]]] = {}
+
+    @property
+    def writer(self) -> RunWriter:
+        """The run file."""
+        with self._lock:
+            if self._writer is None:
+                self._writer = self._open_file()
+            return self._writer
+
+    def note(self, **meta: Any) -> None:
+        """Add or replace what the run file says of the run, if there is one."""
+        if self._writer is not None:
+            self._writer.update_meta(**meta)
 
     def add(self, measured: Measured) -> None:
         """Take one step; hands a batch over when it is large or old enough."""
@@ -120,7 +138,8 @@ class Recorder:
         try:
             self.flush()
         finally:
-            self.writer.close(status, exit_code)
+            if self._writer is not None:
+                self._writer.close(status, exit_code)
 
     def _work(self) -> None:
         """Hand over what the last step before a pause has left (in the thread): the process may be killed in it."""
@@ -137,7 +156,10 @@ class Recorder:
             known += [t.name for t in tensors]
             self.writer.add_tensors(tensors)
             self._settings[stream.number] = stream.settings()
-            self.writer.update_meta(frozen=self._frozen, optimizers=self._settings)
+            self._shards[stream.number] = shard_groups(stream.parameters())
+            self.totals.sharded = any(self._shards.values())
+            shards = {"shards": self._shards} if any(self._shards.values()) else {}
+            self.writer.update_meta(frozen=self._frozen, optimizers=self._settings, **shards)
 
     def _write(self, m: Measured, values: list[Floats]) -> None:
         parts = iter(values)
@@ -161,7 +183,7 @@ class Recorder:
         self._count(row, before, self._described[m.stream.number])
         self.writer.add_step(row)
         self.writer.add_events(m.step, m.stream.number, m.events)
-        if m.tensor_rows:
+        if m.tensor_rows or self._shards[m.stream.number]:  # of shards, whole norms are made of them
             self._write_tensors(m, before, after, weights, update)
 
     def _write_tensors(

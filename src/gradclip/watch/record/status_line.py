@@ -93,7 +93,7 @@ def status_text(totals: Totals) -> str:
     parts = [f"step {totals.steps}"]
     if totals.loss == totals.loss:
         parts.append(f"loss {totals.loss:.4g}")
-    parts.append(f"norm {totals.norm:.4g}")
+    parts.append(f"norm {totals.norm:.4g}{' of this rank' if totals.sharded else ''}")
     if totals.clip_attempts:
         parts.append(f"clipped {totals.clipped / totals.clip_attempts:.0%}")
     if totals.nonfinite:

@@ -194,6 +194,6 @@ def _norms(tensors: Sequence[Tensor | None]) -> Tensor:
 
 def _values(tensor: Tensor) -> Tensor:
     """What is measured of a gradient that is no plain tensor; nothing is put in its place."""
-    if hasattr(tensor, "to_local"):  # a sharded tensor: this rank's part, said in the report
+    if hasattr(tensor, "to_local"):  # a sharded tensor: this rank's part; whoever reads the run file joins them
         tensor = tensor.to_local()
     return values_of(tensor)

@@ -25,6 +25,8 @@ def command_of(meta: Mapping[str, Any]) -> list[str]:
         RerunError: the run was not recorded by ``gradclip run``, or its script or folder is not there.
     """
     command, cwd = meta.get("command"), meta.get("cwd")
+    if meta.get("job"):
+        raise RerunError("it is one of several processes that trained together, and cannot be run again by itself")
     if not meta.get("watched") or not isinstance(command, list) or not isinstance(cwd, str):
         raise RerunError("only what gradclip run has recorded can be run again: start it with gradclip run train.py")
     if not os.path.isdir(cwd):

@@ -26,14 +26,15 @@ class WatchedProcess:
 
     Args:
         settings: what was asked for.
-        records: False for the ranks of a distributed run that only clip.
     """
 
-    def __init__(self, settings: Settings, records: bool = True) -> None:
-        self._settings, self._records = settings, records
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._lock = threading.RLock()
         self.run: WatchedRun | None = None
         """None until something was called that trains."""
+        self._inherited: WatchedRun | None = None
+        """Of the process that this one was forked from: neither closed nor freed here, for its file is not this process's."""
         self.problems: list[str] = []
         """What went wrong with the watching, each a sentence."""
         self._replacement = None if settings.clip is None else _replacement(settings.clip, self._problem)
@@ -47,7 +48,7 @@ class WatchedProcess:
 
         with self._lock:  # of two threads that train, the first one
             if self.run is None:
-                self.run = WatchedRun(self._settings, self._records)
+                self.run = WatchedRun(self._settings)
             return self.run
 
     @property
@@ -65,6 +66,13 @@ class WatchedProcess:
         if self.run.problem is not None:
             self.problems.append(self.run.problem)
         return ending
+
+    def forked(self, settings: Settings) -> None:
+        """This is a child that was just forked: what is recorded here is another run, begun when something trains."""
+        self._settings, self._inherited = settings, self.run
+        self._lock = threading.RLock()  # a thread that is not here may hold the other one
+        self.run, self.problems = None, []
+        self._patches.forked()
 
     def _problem(self, sentence: str) -> None:
         self.problems.append(sentence)

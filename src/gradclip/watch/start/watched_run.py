@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
+from gradclip.runs.paths import new_rank_path, new_run_path
 from gradclip.runs.process import ending_of
 from gradclip.runs.writer import RunWriter
 from gradclip.watch.messages import print_messages
 from gradclip.watch.observe.session import Session
-from gradclip.watch.record.null_writer import NullWriter
 from gradclip.watch.record.recorder import Recorder, Totals
 from gradclip.watch.record.status_line import StatusLine
+from gradclip.watch.start.job import Job, job_of
 from gradclip.watch.start.launch import Settings
 
 __all__ = ["WatchedRun"]
@@ -24,23 +26,24 @@ EXIT_CODES: Final = {"finished": None, "interrupted": 130, "crashed": 1}
 
 
 class WatchedRun:
-    """Record until it is closed.
+    """Record until it is closed, into a file that is opened after the first step: by then a process group is there.
 
     Args:
         settings: what was asked for.
-        records: False for the ranks of a distributed run that only clip.
     """
 
-    def __init__(self, settings: Settings, records: bool) -> None:
-        self._writer = _new_writer(settings) if records else NullWriter()
-        recorder = Recorder(self._writer)
-        self.session = Session(recorder, settings.every)
-        self._status = StatusLine(recorder.totals) if settings.status and records else None
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._writer: RunWriter | None = None
+        self._status: StatusLine | None = None
+        self.job: Job | None = None
+        """The job that this process is a rank of, once a step is over."""
+        self.session = Session(Recorder(self._open), settings.every)
 
     @property
-    def path(self) -> Path:
-        """The run file."""
-        return self._writer.path
+    def path(self) -> Path | None:
+        """The run file; None before the first step."""
+        return None if self._writer is None else self._writer.path
 
     @property
     def totals(self) -> Totals:
@@ -48,39 +51,54 @@ class WatchedRun:
         return self.session.recorder.totals
 
     @property
+    def speaks(self) -> bool:
+        """Whether this process says what was recorded: of a job, the first rank; of others, the one that started them."""
+        return self.job.rank == 0 if self.job is not None else not self._settings.child
+
+    @property
     def steps_written(self) -> int:
         """How many of the steps are on the disk."""
-        return self._writer.steps_written
+        return 0 if self._writer is None else self._writer.steps_written
 
     @property
     def problem(self) -> str | None:
         """Why recording stopped, if it did."""
-        return self._writer.failed
+        return None if self._writer is None else self._writer.failed
 
     def close(self, error: type[BaseException] | None, meta: dict[str, Any]) -> str:
         """The script is over: write the rest, with further meta values, and return how it ended."""
         if self._status is not None:
             self._status.close()
         ending = ending_of(error)
-        self._writer.update_meta(**meta)
+        self.session.recorder.note(**meta)
         self.session.close(ending, EXIT_CODES[ending])
         return ending
 
-    def discard(self) -> None:
-        """Remove a file that holds no step."""
-        if self._writer.failed is None:
-            with contextlib.suppress(OSError):
-                self.path.unlink()
-
-
-def _new_writer(settings: Settings) -> RunWriter:
-    meta = {
-        "title": Path(settings.script).name,
-        "clip": settings.clip,
-        "framework": f"torch {torch.__version__}",
-        "every": settings.every,
-        "watched": True,
-        "cwd": settings.cwd,
-    }
-    # It is closed at exit from here, behind what the script itself does at exit.
-    return RunWriter.create(settings.folder, meta, on_failure=lambda sentence: print_messages([sentence]), close_at_exit=False)
+    def _open(self) -> RunWriter:
+        settings = self._settings
+        self.job = job_of(settings)
+        meta: dict[str, Any] = {
+            "title": Path(settings.script).name,
+            "clip": settings.clip,
+            "framework": f"torch {torch.__version__}",
+            "every": settings.every,
+            "watched": not settings.child,
+            "launch": settings.launch,
+            "cwd": settings.cwd,
+        }
+        new_path = new_run_path
+        if self.job is not None:
+            meta["job"] = {**asdict(self.job), "began": settings.began}
+            if self.job.rank:
+                new_path = partial(new_rank_path, job=self.job.key, rank=self.job.rank)
+        if settings.status and self.speaks:
+            self._status = StatusLine(self.totals)
+        # It is closed at exit by whoever watches the process, behind what the script itself does at exit.
+        self._writer = RunWriter.create(
+            settings.folder,
+            meta,
+            new_path=new_path,
+            on_failure=lambda sentence: print_messages([sentence]),
+            close_at_exit=False,
+        )
+        return self._writer

@@ -21,10 +21,13 @@ PID = os.getpid()
 class Torch:
     """A finder and loader in one: lets PyTorch be imported as ever, then starts the watch."""
 
-    def __init__(self, settings: str) -> None:
-        self.settings = settings
+    def __init__(self, settings: str, quiet: bool = False) -> None:
+        self.settings, self.quiet = settings, quiet
         self.loader: object = None
         self.watch: object = None
+        if "torch" in sys.modules:  # a fork server has imported it
+            self.start()
+            return
         sys.meta_path.insert(0, self)
         atexit.register(self.at_exit)
 
@@ -67,7 +70,7 @@ class Torch:
 
     def at_exit(self) -> None:
         """Say so if there was nothing to watch."""
-        if self.watch is None and os.getpid() == PID:
+        if self.watch is None and os.getpid() == PID and not self.quiet:
             say("nothing was recorded: the script did not import PyTorch.")
 
 
@@ -95,10 +98,13 @@ def restore() -> None:
 
 
 settings = os.environ.pop("GRADCLIP_WATCH", None)
-if settings is not None:
+if "CHILD" in globals():  # executed in a process that multiprocessing has started, which is as it should be otherwise
+    PATH = list(sys.path)
+    Torch(CHILD, quiet=True)  # type: ignore[name-defined]  # noqa: F821
+elif settings is not None:
     restore()
     try:
         load("sitecustomize", sys.path)  # this file stood in front of the machine's own
     finally:
         PATH = list(sys.path)  # the script's own folder is not in it yet
-        Torch(settings)
+        Torch(settings, quiet='"child": true' in settings)
