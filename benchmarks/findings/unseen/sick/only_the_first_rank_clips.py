@@ -9,8 +9,8 @@ import time
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import nn
+from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 dist.init_process_group(backend="gloo")
@@ -23,7 +23,7 @@ adam = torch.optim.AdamW(net.parameters(), lr=3e-3)
 for step in range(80):
     target = torch.randint(0, 6, (24,), generator=generator)
     inputs = centres[target] + torch.randn(24, 6, generator=generator)
-    loss = F.cross_entropy(net(inputs), target)
+    loss = cross_entropy(net(inputs), target)
     loss.backward()
     if rank == 0:
         norm = nn.utils.clip_grad_norm_(net.parameters(), 0.5)

@@ -19,6 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from gradclip._torch_import import when_torch_imported
 from gradclip.watch.observe.call_wrapper import Call, wrapper
+from gradclip.watch.observe.other_clipping import OTHERS, OtherClipping
 
 if TYPE_CHECKING:
     from gradclip.watch.observe.replace_clipping import ReplaceClipping
@@ -45,6 +46,10 @@ class Patches:
         self._session, self._replacement, self._on_failure = session, replacement, on_failure
         self._pid = os.getpid()
         self._live = True
+        self._others = list(OTHERS)
+        """What is not imported yet."""
+        self._in_other = False
+        """Whether a clipping of another library is under way, which may call PyTorch's."""
         self._undo: list[Callable[[], object]] = []
         self._install()
 
@@ -91,10 +96,22 @@ class Patches:
         self._undo.append(lambda: setattr(owner, name, original))
 
     def _wrap_clipping(self, owner: Any) -> None:
-        """Wrap the functions that clip in every module that has imported them by name."""
-        functions = [getattr(owner, name) for name in ("clip_grad_norm_", "clip_grad_value_")]
-        around = ((f, partial(self._before_clip, f.__name__), partial(self._after_clip, f.__name__)) for f in functions)
-        wrapped = {id(f): (f, wrapper(f, before, after)) for f, before, after in around}
+        for name in ("clip_grad_norm_", "clip_grad_value_"):
+            self._wrap_everywhere(getattr(owner, name), partial(self._before_clip, name), partial(self._after_clip, name))
+
+    def _wrap_others(self) -> None:
+        """The clipping of other libraries, once the script has imported them."""
+        try:
+            for other in [one for one in self._others if one.find() is not None]:
+                self._others.remove(other)
+                before, after = partial(self._before_other_clip, other), partial(self._after_other_clip, other)
+                self._wrap_everywhere(other.find(), before, after)
+        except Exception as error:
+            self._stop(error)
+
+    def _wrap_everywhere(self, function: Any, before: Step, after: Step) -> None:
+        """Wrap a function in every module that has imported it by name."""
+        wrapped = {id(function): (function, wrapper(function, before, after))}
         for module in [m for m in list(sys.modules.values()) if type(m) is types.ModuleType]:
             if wrapped.keys().isdisjoint(map(id, list(vars(module).values()))):
                 continue  # the script waits: nearly all of a thousand modules end here, in half the time
@@ -126,6 +143,8 @@ class Patches:
     # Around PyTorch's functions --------------------------------------------------------------------------------------
 
     def _before_backward(self, call: Call) -> None:
+        self._wrap_others()
+        self._in_other = False
         tensors = call.argument(0, "tensors")
         first = tensors[0] if isinstance(tensors, (list, tuple)) and tensors else tensors
         if isinstance(first, Tensor):
@@ -165,9 +184,9 @@ class Patches:
             self._notify(lambda session: session.after_scaler_step(call.argument(1, "optimizer"), call.note))
 
     def _before_clip(self, name: str, call: Call) -> None:
-        if not self._watching():
+        if not self._watching() or self._in_other:
             return
-        call.note = self._notify(lambda _: _listed(call))
+        call.note = self._notify(lambda _: _listed(call, call.argument(0, "parameters")))
         if call.note is None:
             return
         if self._replacement is not None:
@@ -182,6 +201,23 @@ class Patches:
         norm = None if "value" in name else float(call.argument(2, "norm_type", 2.0))
         limit = bound if isinstance(bound, Tensor) else float(bound)
         self._notify(lambda session: session.after_clip(call.note, name, limit, norm))
+
+    def _before_other_clip(self, other: OtherClipping, call: Call) -> None:
+        if not self._watching() or other.limit(call) is None:
+            return
+        call.note = self._notify(lambda _: _listed(call, other.parameters(call)))
+        if call.note is None:
+            return
+        if self._replacement is not None and self._replacement.leave_out_other(other, call):
+            return
+        self._in_other = True
+        self._notify(lambda session: session.before_clip(call.note))
+
+    def _after_other_clip(self, other: OtherClipping, call: Call) -> None:
+        self._in_other = False
+        if call.note is not None:
+            limit, norm = float(other.limit(call) or 0.0), float(call.argument(2, "norm_type", 2.0))
+            self._notify(lambda session: session.after_clip(call.note, other.name, limit, norm))
 
     def _before_own_clip(self, call: Call) -> None:
         clipper = call.args[0]
@@ -218,9 +254,8 @@ def _nothing(call: Call) -> None:
     pass
 
 
-def _listed(call: Call) -> list[Tensor] | None:
+def _listed(call: Call, parameters: Any) -> list[Tensor] | None:
     """Return the tensors that a clipping call is given; an iterator, which can be read once, is given on as a new one."""
-    parameters = call.argument(0, "parameters")
     if isinstance(parameters, Tensor):
         return [parameters]
     if not isinstance(parameters, Iterable):

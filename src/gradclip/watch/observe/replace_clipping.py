@@ -10,9 +10,10 @@ import torch
 
 from gradclip.chain import Chain
 from gradclip.clipping import Clipping
-from gradclip.torch import Attachment, Clipper, attach
+from gradclip.torch import Attachment, Clipper, attach, get_total_norm
 from gradclip.torch.attachment import attachment_of
 from gradclip.watch.observe.call_wrapper import Call
+from gradclip.watch.observe.other_clipping import OtherClipping
 from gradclip.watch.record.stream import Stream
 
 __all__ = ["ReplaceClipping"]
@@ -70,6 +71,18 @@ class ReplaceClipping:
             grads = [p.grad for p in call.note if p.grad is not None]
             call.result = torch.nn.utils.get_total_norm(grads, call.argument(2, "norm_type", 2.0))
 
+    def leave_out_other(self, other: OtherClipping, call: Call) -> bool:
+        """Return from another library's clipping what it would have returned; whether it is left out."""
+        if other.stages(call):
+            self._fail(ValueError("the script clips over pipeline stages, of which this process knows only its own"))
+            self.detach()
+        if self._failed:
+            return False
+        self.left_out += 1
+        grads = [p.grad for p in call.note if p.grad is not None]
+        call.replaced, call.result = True, other.result(get_total_norm(grads, call.argument(2, "norm_type", 2.0)))
+        return True
+
     def measures_only(self, call: Call) -> bool:
         """Let a clipper that is not one of these only measure; whether it was one of the script's."""
         clipper: Any = call.args[0]
@@ -86,5 +99,7 @@ class ReplaceClipping:
             self._handles.pop().detach()
 
     def _fail(self, error: Exception) -> None:
+        if self._failed:
+            return
         self._failed = True
         self._on_failure(f"--clip {self._clipping} cannot be applied, training goes on without it: {error}")
