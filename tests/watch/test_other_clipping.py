@@ -152,13 +152,14 @@ def replacing():
 )
 def test_the_librarys_clipping_is_left_out_and_its_norm_returned(name, clip, kind, replacing, tmp_path, monkeypatch):
     model = net()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     library = module(name, clip, monkeypatch)
     instead, said = replacing("global_norm:0.125", tmp_path)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     for _ in range(2):
         before = [p.detach().clone() for p in model.parameters()]
         backward(model)
         norm = whole(model)
+        assert norm > 0.25
         if name == TITAN:
             returned = library.clip_grad_norm_(model.parameters(), 1e-6)
         else:
@@ -168,8 +169,8 @@ def test_the_librarys_clipping_is_left_out_and_its_norm_returned(name, clip, kin
         assert float(returned) == pytest.approx(norm)
         assert whole(model) == pytest.approx(norm)
         optimizer.step()
-        moved = math.sqrt(sum(float((p.detach() - b).square().sum()) for p, b in zip(model.parameters(), before, strict=True)))
-        assert moved == pytest.approx(0.125, rel=1e-5)
+        moved = [(p.detach() - b).square().sum() for p, b in zip(model.parameters(), before, strict=True)]
+        assert math.sqrt(sum(map(float, moved))) == pytest.approx(0.125, rel=1e-5)
     assert instead.left_out == 2
     assert said == []
 
@@ -177,9 +178,9 @@ def test_the_librarys_clipping_is_left_out_and_its_norm_returned(name, clip, kin
 @pytest.mark.parametrize("name", [TITAN, AUTOMODEL])
 def test_over_pipeline_stages_the_script_clips_itself(name, replacing, tmp_path, monkeypatch):
     model = net()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     library = module(name, titan if name == TITAN else automodel, monkeypatch)
     instead, said = replacing("global_norm:0.125", tmp_path)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     for _ in range(2):
         backward(model)
         if name == TITAN:
