@@ -73,7 +73,7 @@ def rank_layout(runs: Mapping[int, Run], optimizer: int) -> RankLayout:
     copies: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
     for rank, run in sorted(runs.items()):
         infos = run.tensors_of(optimizer)
-        cut = _cut(run.meta, optimizer, len(infos))
+        cut = _cut(run.meta, optimizer, len(infos), rank)
         seen: Counter[str] = Counter()
         for place, info in enumerate(infos):
             column = column_of.setdefault((info.name, seen[info.name]), len(tensors))
@@ -112,13 +112,13 @@ def aligned(run: Run, kind: str, optimizer: int, steps: Places) -> tuple[NDArray
     return there, matrix
 
 
-def _cut(meta: Mapping[str, Any], optimizer: int, count: int) -> list[tuple[int, int]]:
-    """Of each tensor, into how many shards it is cut, and which of them this rank has."""
+def _cut(meta: Mapping[str, Any], optimizer: int, count: int, rank: int) -> list[tuple[int, int]]:
+    """Of each tensor, into how many shards it is cut, and which of them this rank has; a summand is nobody's copy."""
     cut = [(1, 0)] * count
     for group in meta.get("shards", {}).get(str(optimizer), ()):
         for place in group["tensors"]:
             if place < count:
-                cut[place] = (0, 0) if group["shard"] is None else (group["shards"], group["shard"])
+                cut[place] = (0, rank) if group["shard"] is None else (group["shards"], group["shard"])
     return cut
 
 
