@@ -15,7 +15,7 @@ CODES = {"crash": 1, "leaves": 3, "interrupted": -2}
 PLAIN = sorted(
     p.stem
     for p in PROGRAMS.glob("*.py")
-    if p.stem not in ("truth", "arguments", "environment", "untrained", "endless", "ranks")
+    if p.stem not in ("truth", "arguments", "environment", "untrained", "endless", "ranks", "processes", "sharded")
 )
 
 
