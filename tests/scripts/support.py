@@ -37,9 +37,14 @@ class Outcome:
         return [line for line in self.stderr.splitlines() if not line.startswith(OURS)]
 
     def open(self) -> Run:
-        """Open the one run that was recorded."""
-        (path,) = self.runs
+        """Open the one run that was recorded, but for those of processes that the script has started."""
+        (path,) = self.runs if len(self.runs) == 1 else filter(_was_started_by_gradclip, self.runs)
         return Run.open(path)
+
+
+def _was_started_by_gradclip(path: Path) -> bool:
+    with Run.open(path) as run:
+        return bool(run.meta["watched"])
 
 
 def python(*words: object, cwd: Path, **variables: str) -> Outcome:

@@ -114,7 +114,7 @@ def test_shards_are_joined_to_the_norms_of_the_whole_model(inside, tmp_path):
         assert run.ranks.problems == ()
         assert run.optimizers == (0,)
     with Run.open(done.runs[0], alone=True) as rank:
-        assert (rank.steps().norm < 0.95 * totals).all()  # a shard's own norm is another one
+        assert (rank.steps().norm < 0.99 * totals).all()  # a shard's own norm is another one
     said = [line for line in done.said if line.startswith("norm")]
     assert said == [f"norm    {totals[-1]:.4g} at the end, at most {totals.max():.4g}"]
 

@@ -142,7 +142,9 @@ def record(
         meta = {"title": name, "clip": None, "framework": f"torch {torch.__version__}", "every": every}
         writer = _new_writer(Path(out), meta)
         names = {} if model is None else {id(p): name for name, p in model.named_parameters()}
-        session = Session(Recorder(lambda: writer), every, optimizers, names)
+        recorder = Recorder(lambda: writer)
+        recorder.open()
+        session = Session(recorder, every, optimizers, names)
         for living in [] if optimizers else _living_optimizers(names):
             session.optimizer_found(living)
         _running = Recording(session, writer)

@@ -1,4 +1,4 @@
-"""Children by os.fork and by multiprocessing, which train and exit as they please; only the parent counts."""
+"""Children by os.fork and by multiprocessing, which train and exit as they please: runs of their own beside the parent's."""
 
 import multiprocessing
 import os

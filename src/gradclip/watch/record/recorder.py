@@ -99,9 +99,8 @@ class Recorder:
         self._settings: dict[int, dict[str, Any]] = {}
         self._shards: dict[int, list[dict[str, Any]]] = {}
 
-    @property
-    def writer(self) -> RunWriter:
-        """The run file."""
+    def open(self) -> RunWriter:
+        """Return the run file, which is opened if it is not open yet."""
         with self._lock:
             if self._writer is None:
                 self._writer = self._open_file()
@@ -154,12 +153,12 @@ class Recorder:
             tensors = stream.describe()[len(known) :]
             self._frozen.setdefault(stream.number, []).extend(place for place in stream.frozen() if place >= len(known))
             known += [t.name for t in tensors]
-            self.writer.add_tensors(tensors)
+            self.open().add_tensors(tensors)
             self._settings[stream.number] = stream.settings()
             self._shards[stream.number] = shard_groups(stream.parameters())
             self.totals.sharded = any(self._shards.values())
             shards = {"shards": self._shards} if any(self._shards.values()) else {}
-            self.writer.update_meta(frozen=self._frozen, optimizers=self._settings, **shards)
+            self.open().update_meta(frozen=self._frozen, optimizers=self._settings, **shards)
 
     def _write(self, m: Measured, values: list[Floats]) -> None:
         parts = iter(values)
@@ -181,8 +180,8 @@ class Recorder:
             weight_norm=None if weights is None else _total(weights),
         )  # fmt: skip
         self._count(row, before, self._described[m.stream.number])
-        self.writer.add_step(row)
-        self.writer.add_events(m.step, m.stream.number, m.events)
+        self.open().add_step(row)
+        self.open().add_events(m.step, m.stream.number, m.events)
         if m.tensor_rows or self._shards[m.stream.number]:  # of shards, whole norms are made of them
             self._write_tensors(m, before, after, weights, update)
 
@@ -190,14 +189,14 @@ class Recorder:
         self, m: Measured, before: Floats, after: Floats | None, weights: Floats | None, update: Floats | None
     ) -> None:
         number = m.stream.number
-        self.writer.add_tensor_row(m.step, number, "norm", before)
+        self.open().add_tensor_row(m.step, number, "norm", before)
         if after is not None:
             factor = _one_factor(before, after)
-            self.writer.add_tensor_row(m.step, number, "clipped_norm", after if factor is None else factor)
+            self.open().add_tensor_row(m.step, number, "clipped_norm", after if factor is None else factor)
         if weights is not None:
-            self.writer.add_tensor_row(m.step, number, "weight_norm", weights)
+            self.open().add_tensor_row(m.step, number, "weight_norm", weights)
         if update is not None:
-            self.writer.add_tensor_row(m.step, number, "update_norm", update)
+            self.open().add_tensor_row(m.step, number, "update_norm", update)
 
     def _count(self, row: StepRow, before: Floats, names: Sequence[str]) -> None:
         totals = self.totals
