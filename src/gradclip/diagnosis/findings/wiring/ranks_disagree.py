@@ -80,7 +80,8 @@ def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
 
 def _symptom(run: RunData, optimizer: OptimizerRun, found: Sequence[Disagreement]) -> Symptom:
     worst = found[0]
-    others = f"; so do {plural(len(found) - 1, 'other pair')} of ranks" if len(found) > 1 else ""
+    more = len(found) - 1
+    others = f"; so {'do' if more > 1 else 'does'} {plural(more, 'other pair')} of ranks" if more else ""
     names = {"norm": "gradient norm", "clipped_norm": "gradient norm after clipping", "steps": "steps", "skipped": "skipped"}
     evidence = tuple(
         Evidence(f"{names[worst.what]} on rank {rank}", value, step=worst.step, tensor=worst.tensor)
