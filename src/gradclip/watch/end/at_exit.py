@@ -105,31 +105,33 @@ class AtExit:
         """Say what there was of a training, where there was no step in this process."""
         if self._settings.child:
             return
+        unseen = 0 if self._children is None else self._children.unseen
         found = self._closing.lines(None, None, True) if self._started else []
         if found:
             print_messages(["this process did not train; those that it started did:", *found, *problems])
             return
-        print_messages([*_nothing_seen(backwards, self._children), *problems])
+        print_messages([*_nothing_seen(backwards, unseen, 0 if self._children is None else self._children.watched), *problems])
 
 
 def _processes(count: int) -> str:
     return f"{count:,} {'process' if count == 1 else 'processes'}"
 
 
-def _nothing_seen(backwards: int, children: ChildProcesses | None) -> list[str]:
+def _nothing_seen(backwards: int, unseen: int, watched: int) -> list[str]:
+    """Say that no optimizer stepped in this process, and where one may have."""
     seen = f"NOTHING WAS RECORDED: no training was seen. backward() was called {backwards} times, "
     lines = [f"{seen}and no optimizer of torch.optim stepped."]
-    if children is not None and children.unseen:
-        started = _processes(children.unseen)
+    if unseen:
+        started = _processes(unseen)
         return [
             f"{lines[0][:-1]} in this process.",
             f"It started {started} of Python by subprocess, in which optimizers may have stepped: these cannot be seen from "
             "here. Put gradclip run into the command that they are started with.",
         ]
-    if children is not None and children.watched:
+    if watched:
         return [
             f"{lines[0][:-1]} in this process.",
-            f"Nor did one in {_processes(children.watched)} that it started, as far as they were seen.",
+            f"Nor did one in {_processes(watched)} that it started, as far as they were seen.",
         ]
     return [
         *lines,

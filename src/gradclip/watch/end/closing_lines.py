@@ -19,7 +19,8 @@ from gradclip.diagnosis.formatting import plural
 from gradclip.diagnosis.ranking import LEADING, check
 from gradclip.diagnosis.readings.run_data import RunData, read_run
 from gradclip.diagnosis.registry import CHECKS
-from gradclip.runs import Run, list_runs
+from gradclip.runs import Run, RunFileError
+from gradclip.runs.schema import SUFFIX
 from gradclip.watch.messages import shown
 
 __all__ = ["closing_lines", "main", "started_lines"]
@@ -41,29 +42,37 @@ def closing_lines(run: Path, page: Path | None, folder: str) -> list[str]:
             _wait_for_ranks(opened)
             data = read_run(opened)
             findings = check(data)
-            return [*_ranks(data), *_findings(findings, shown(run, folder)), *_page(data, findings, page, folder)]
+            still = opened.ranks_writing
+            return [
+                *_ranks(data),
+                *(_still_writing(shown(run, folder)) if still else ()),
+                *_findings(findings, shown(run, folder)),
+                *_page(data, findings, page, folder),
+            ]
     except Exception as error:
         return [f"checks  could not look at the run: {error}", f"run     {shown(run, folder)}"]
 
 
-def started_lines(runs: Path, launch: str, but: Path | None, folder: str) -> list[str]:
+def started_lines(runs: Path, launch: str, began: float, but: Path | None, folder: str) -> list[str]:
     """Say what the processes have recorded that one `gradclip run` has led to, a line each, but for one of them.
 
     Args:
         runs: where their run files are.
         launch: what they have in common.
+        began: when the first of them was started; no older file is looked at.
         but: the one that was told of already.
         folder: where the user is.
     """
     lines = []
-    for one in reversed(list_runs(runs)) if runs.is_dir() else []:
-        if one.problem or one.path == but:
+    for path in sorted(path for path in runs.glob("*" + SUFFIX) if path != but and path.stat().st_mtime >= began - 1):
+        try:
+            with Run.open(path) as run:
+                if run.meta.get("launch") == launch:
+                    ranks = f"{run.meta['job']['size']} ranks, " if run.meta.get("job") else ""
+                    steps = plural(len(run.steps()), "step")
+                    lines.append(f"run     {shown(path, folder)} ({ranks}{steps}, {run.status})")
+        except RunFileError:
             continue
-        with Run.open(one.path) as run:
-            if run.meta.get("launch") == launch:
-                ranks = f"{run.meta['job']['size']} ranks, " if run.ranks is not None else ""
-                steps = plural(len(run.steps()), "step")
-                lines.append(f"run     {shown(one.path, folder)} ({ranks}{steps}, {run.status})")
     return lines
 
 
@@ -83,6 +92,10 @@ def _ranks(data: RunData) -> Iterator[str]:
             yield f"norm    {ends[0]}"
         for problem in data.ranks.problems:
             yield f"ranks   {problem}"
+
+
+def _still_writing(run: str) -> Iterator[str]:
+    yield f"ranks   some still write, and what they have not written is not in this: gradclip report {run} later"
 
 
 def _findings(findings: Sequence[Finding], run: str) -> Iterator[str]:
@@ -113,8 +126,8 @@ def _page(data: RunData, findings: Sequence[Finding], page: Path | None, folder:
 
 def main() -> None:
     """Write the lines to standard output, as JSON: they may hold any character."""
-    run, page, folder, runs, launch = sys.argv[1:]
+    run, page, folder, runs, launch, began = sys.argv[1:]
     lines = closing_lines(Path(run), Path(page) if page else None, folder) if run else []
     if launch:
-        lines += started_lines(Path(runs), launch, Path(run) if run else None, folder)
+        lines += started_lines(Path(runs), launch, float(began), Path(run) if run else None, folder)
     json.dump(lines, sys.stdout)

@@ -60,6 +60,7 @@ class ClosingProcess:
             self.settings.cwd,
             self.settings.folder,
             launch,
+            str(self.settings.began),
             json.dumps([ROOT, *self.path]),
         ]
         try:

@@ -92,7 +92,8 @@ class ManualLoop:
         if self.stream.marks() != self._marks:
             return True
         grads = [p.grad for p in self.stream.parameters() if p is not None and p.grad is not None]
-        return not any(bool((grad != 0).any()) for grad in grads)
+        local = [getattr(grad, "_local_tensor", grad) for grad in grads]  # of a DTensor: other ranks are not asked
+        return not any(bool((grad != 0).any()) for grad in local)
 
 
 def leaves_of(tensor: Tensor) -> list[Tensor]:

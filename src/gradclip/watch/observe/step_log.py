@@ -69,8 +69,9 @@ class StepLog:
         if self._taken:
             self._losses, self._taken = [], False
         loss = self._scaled[1] if self._scaled is not None and self._scaled[0]() is tensor else tensor.detach()
-        if loss.numel() == 1:
-            self._losses.append(loss)
+        placements = getattr(loss, "placements", ())
+        if loss.numel() == 1 and all(placement.is_replicate() for placement in placements):  # other ranks are not asked
+            self._losses.append(getattr(loss, "_local_tensor", loss))
         if len(self._losses) > MOST_LOSSES:
             self._losses = [torch.stack([loss.reshape(()) for loss in self._losses]).sum()]
 

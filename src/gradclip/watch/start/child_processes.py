@@ -6,7 +6,6 @@ they run Python.
 
 from __future__ import annotations
 
-import json
 import multiprocessing.process
 import multiprocessing.spawn
 import os
@@ -25,6 +24,14 @@ __all__ = ["ChildProcesses"]
 
 LAUNCHERS: Final = ("python", "torchrun", "accelerate", "deepspeed")
 """How the names of commands begin that may train."""
+
+START: Final = """
+try:
+    exec(compile(open(__file__, encoding="utf-8").read(), __file__, "exec"))
+except Exception as error:
+    import sys
+    print(f"gradclip: this process is not watched: {type(error).__name__}: {error}", file=sys.__stderr__)
+"""
 
 
 class ChildProcesses:
@@ -69,14 +76,12 @@ class ChildProcesses:
             call.result["gradclip"] = _Start(self._child_settings())
 
     def _before_popen(self, call: Call) -> None:
-        words = call.argument(1, "args")
-        command = words if isinstance(words, (str, bytes, os.PathLike)) else next(iter(words or ()), "")
-        name = os.path.basename(os.fsdecode(command)).partition(" ")[0]
-        variables = call.argument(11, "env")
+        words, variables = call.argument(1, "args"), call.kwargs.get("env")
+        command = words[0] if isinstance(words, (list, tuple)) and words else words
         if isinstance(variables, Mapping) and {"RANK", "TORCHELASTIC_RUN_ID"} <= variables.keys():
             self.watched += 1
             call.kwargs = {**call.kwargs, "env": environment(self._child_settings(), variables)}
-        elif name.startswith(LAUNCHERS):
+        elif isinstance(command, (str, os.PathLike)) and os.path.basename(command).startswith(LAUNCHERS):
             self.unseen += 1
 
 
@@ -89,8 +94,7 @@ class _Start:
     def __reduce__(self) -> tuple[Any, ...]:
         file = str(Path(PYTHONPATH, "sitecustomize.py"))
         names = {"__name__": "sitecustomize", "__file__": file, "CHILD": self._settings}
-        code = f"exec(compile(open({json.dumps(file)}, encoding='utf-8').read(), {json.dumps(file)}, 'exec'))"
-        return exec, (code, names)
+        return exec, (START, names)
 
 
 def _wrap(owner: Any, name: str, before: Callable[[Call], object], after: Callable[[Call], object] | None = None) -> None:

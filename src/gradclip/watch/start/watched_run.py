@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,7 @@ class WatchedRun:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self._settings, self._began = settings, time.time()
         self._writer: RunWriter | None = None
         self._status: StatusLine | None = None
         self.job: Job | None = None
@@ -82,6 +83,7 @@ class WatchedRun:
             "clip": settings.clip,
             "framework": f"torch {torch.__version__}",
             "every": settings.every,
+            "created": self._began,
             "watched": not settings.child,
             "launch": settings.launch,
             "cwd": settings.cwd,
