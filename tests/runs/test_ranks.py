@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 
@@ -163,21 +164,34 @@ def test_a_rank_whose_file_cannot_be_read(damage, tmp_path):
         assert [said in problem for problem in run.ranks.problems] == [True] * (damage != "none")
 
 
-def test_files_of_another_job_under_the_same_name_are_not_taken(tmp_path):
-    """A job that is started again at the same address has the same key; its ranks live at another time."""
-    before = Rank(tmp_path, 1, 2, (2, 1), names=("a", "b"))
-    before.step(0, [100.0, 0.0])
-    before.close()
-    connection = sqlite3.connect(before.writer.path)
-    long_ago = f'{{"key": "{KEY}", "rank": 1, "size": 2, "began": 1000.0}}'
-    for key, value in {"job": long_ago, "created": "1000.0", "heartbeat": "1001.0", "ended": "1001.0"}.items():
+def earlier(folder, ended):
+    """The second rank of a job of before, under the same key: it began long ago, and ended then or later."""
+    rank = Rank(folder, 1, 2, (2, 1))
+    rank.step(0, [100.0, 0.0])
+    rank.close()
+    connection = sqlite3.connect(rank.writer.path)
+    job = json.dumps({"key": KEY, "rank": 1, "size": 2, "began": 1000.0})
+    for key, value in {"job": job, "created": "1000.0", "heartbeat": str(ended), "ended": str(ended)}.items():
         connection.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
     connection.commit()
     connection.close()
+
+
+@pytest.mark.parametrize("ended", [1001.0, 2e9], ids=["over", "hangs"])
+def test_files_of_another_job_under_the_same_name_are_not_taken(ended, tmp_path):
+    """A job that is started again at the same address has the same key; of what there was at the time, the nearest is taken."""
+    earlier(tmp_path, ended)
     path = job(tmp_path, [of(Rank(tmp_path, 0, 2, (2, 0)), 3.0, 0.0), of(Rank(tmp_path, 1, 2, (2, 1)), 4.0, 0.0)])
     assert len(list((tmp_path / "ranks" / KEY).glob("*.gradclip"))) == 2
     with Run.open(path) as run:
         np.testing.assert_allclose(run.steps().norm, 5)
+
+
+def test_a_file_of_another_job_does_not_stand_for_a_missing_one(tmp_path):
+    earlier(tmp_path, 1001.0)
+    with Run.open(job(tmp_path, [of(Rank(tmp_path, 0, 2, (2, 0)), 3.0, 0.0)])) as run:
+        assert run.steps().missing["norm"].all()
+        assert run.ranks.problems[0].startswith("rank 1 of 2 left no run file")
 
 
 def test_a_job_is_followed_while_it_is_written(tmp_path):
