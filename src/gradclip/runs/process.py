@@ -15,7 +15,7 @@ import numpy as np
 
 from gradclip.runs.schema import VERSION
 
-__all__ = ["ending_of", "status_of", "surroundings"]
+__all__ = ["ending_of", "process_began", "status_of", "surroundings"]
 
 HEARTBEAT: Final = 5.0
 """Seconds between two signs of life, also when no step ends."""
@@ -65,6 +65,17 @@ def status_of(meta: Mapping[str, Any], now: float) -> str:
     if not _alive(int(meta["pid"]), meta.get("process_started")):
         return "killed"
     return "incomplete" if silent else "running"
+
+
+def process_began() -> float:
+    """When this process began, in seconds since the epoch; now where the system does not say."""
+    try:
+        booted = next(
+            float(line.split()[1]) for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime")
+        )
+        return booted + float(_started(os.getpid())) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, AttributeError, StopIteration):
+        return time.time()
 
 
 def _cwd() -> str:

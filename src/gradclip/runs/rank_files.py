@@ -66,7 +66,8 @@ class RankFiles:
     @property
     def status(self) -> str:
         """What became of the job: of the first rank, and where that has finished, of the first one that has not."""
-        statuses = [self.runs[rank].status if rank in self.runs else "incomplete" for rank in range(self.size)]
+        unknown = "incomplete" if self._meta.get("shards") else "finished"  # the first rank knows all but shards
+        statuses = [self.runs[rank].status if rank in self.runs else unknown for rank in range(self.size)]
         return next((status for status in statuses if status != "finished"), "finished")
 
     def look(self) -> None:

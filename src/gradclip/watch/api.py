@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from gradclip._write import make_folder
-from gradclip.runs.process import ending_of
+from gradclip.runs.process import ending_of, process_began
 from gradclip.runs.schema import SUFFIX
 from gradclip.runs.writer import RunWriter
 from gradclip.watch.messages import print_messages
@@ -24,6 +24,8 @@ from gradclip.watch.observe.patches import Patches
 from gradclip.watch.observe.session import Session
 from gradclip.watch.record.parameter_names import kinds_of
 from gradclip.watch.record.recorder import Recorder
+from gradclip.watch.start.job import job_file, job_of
+from gradclip.watch.start.launch import Settings
 
 __all__ = ["Recording", "record"]
 
@@ -102,6 +104,9 @@ def record(
 ) -> Recording:
     """Record what the gradients do from here on, into a new run file.
 
+    Of a job of several processes, each records what it has: call it on all ranks, once there is a process group. The first
+    rank's file is the run; where tensors are sharded, it takes those of all ranks to know their norms.
+
     A context manager, or an object to ``close()``. The training loop stays as it is, and its numbers too: losses, gradient
     norms before and after clipping, thresholds and learning rates are seen where PyTorch computes them.
 
@@ -152,8 +157,13 @@ def record(
 
 
 def _new_writer(out: Path, meta: dict[str, Any]) -> RunWriter:
+    job = job_of(Settings(meta["title"]))
+    of_job, new_path = job_file(job, process_began())
+    meta |= of_job
+    if job is not None and job.rank and out.suffix == SUFFIX:
+        out = out.parent
     if out.suffix != SUFFIX:
-        return RunWriter.create(out, meta, on_failure=writer_warning)
+        return RunWriter.create(out, meta, new_path=new_path, on_failure=writer_warning)
     with contextlib.suppress(OSError):  # the writer says what is wrong
         make_folder(out.parent)
         for end in ("", "-wal", "-shm"):

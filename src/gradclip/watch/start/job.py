@@ -6,14 +6,18 @@ import hashlib
 import json
 import os
 import socket
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from gradclip.runs.paths import new_rank_path, new_run_path
 from gradclip.watch.start.launch import Settings
 
-__all__ = ["Job", "has_process_group", "job_of"]
+__all__ = ["Job", "job_file", "job_of"]
 
 NAMES = (
     "MASTER_ADDR",
@@ -24,6 +28,7 @@ NAMES = (
     "SLURM_STEP_ID",
 )
 """What launchers say of a job in the environment of all its ranks."""
+LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
@@ -42,24 +47,35 @@ def job_of(settings: Settings) -> Job | None:
     if place is None or place[1] < 2 or not 0 <= place[0] < place[1]:
         return None
     said: list[Any] = [os.environ.get(name) for name in NAMES]
+    host, address = os.environ.get("MASTER_ADDR"), ""
+    if host is None:
+        host, address = _store_address()
     if settings.child:
         said.append(settings.launch)
-    elif os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE"):
-        said.append(socket.gethostname())  # two machines may share the folder, each with a job at the same local address
-    if "MASTER_ADDR" not in os.environ:
-        said.append(_store_address())
+    elif host in LOCAL or os.environ.get("LOCAL_WORLD_SIZE") == str(place[1]):
+        said.append(socket.gethostname())  # two machines may share the folder, each with a job at the same address
+    said += [host, address]
     return Job(hashlib.sha256(json.dumps([*said, place[1]]).encode()).hexdigest()[:16], *place)
 
 
-def has_process_group() -> bool:
-    """Whether there is a process group in this process."""
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
+def job_file(job: Job | None, began: float) -> tuple[dict[str, Any], Callable[[str | os.PathLike[str]], Path]]:
+    """Return what a run file says of its job, and what makes its path: the first rank's lies where any other run's does.
+
+    Args:
+        job: the job, None for a process by itself.
+        began: when the process was started.
+    """
+    if job is None:
+        return {}, new_run_path
+    new_path = partial(new_rank_path, job=job.key, rank=job.rank) if job.rank else new_run_path
+    return {"job": {**asdict(job), "began": began}}, new_path
 
 
 def _from_process_group(settings: Settings) -> tuple[int, int] | None:
-    if settings.inherited_group or not has_process_group():
+    distributed = torch.distributed
+    if settings.inherited_group or not distributed.is_available() or not distributed.is_initialized():
         return None
-    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return distributed.get_rank(), distributed.get_world_size()
 
 
 def _from_environment(settings: Settings) -> tuple[int, int] | None:
@@ -70,12 +86,12 @@ def _from_environment(settings: Settings) -> tuple[int, int] | None:
     return (int(rank), int(size)) if rank.isdecimal() and size.isdecimal() else None
 
 
-def _store_address() -> str:
-    """Where the ranks have met, as they were told to."""
+def _store_address() -> tuple[str, str]:
+    """Where the ranks have met, as they were told to: the machine, and the rest."""
     try:
         store: Any = torch.distributed.distributed_c10d._get_default_store()
         while hasattr(store, "underlying_store"):
             store = store.underlying_store
-        return str(getattr(store, "path", None) or f"{store.host}:{store.port}")
+        return ("", str(store.path)) if hasattr(store, "path") else (str(store.host), str(store.port))
     except Exception:  # no group, or a store of the script's own
-        return ""
+        return "", ""

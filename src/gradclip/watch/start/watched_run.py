@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
-from gradclip.runs.paths import new_rank_path, new_run_path
 from gradclip.runs.process import ending_of
 from gradclip.runs.writer import RunWriter
 from gradclip.watch.messages import print_messages
 from gradclip.watch.observe.session import Session
 from gradclip.watch.record.recorder import Recorder, Totals
 from gradclip.watch.record.status_line import StatusLine
-from gradclip.watch.start.job import Job, job_of
+from gradclip.watch.start.job import Job, job_file, job_of
 from gradclip.watch.start.launch import Settings
 
 __all__ = ["WatchedRun"]
@@ -78,7 +75,8 @@ class WatchedRun:
     def _open(self) -> RunWriter:
         settings = self._settings
         self.job = job_of(settings)
-        meta: dict[str, Any] = {
+        job, new_path = job_file(self.job, settings.began)
+        meta = {
             "title": Path(settings.script).name,
             "clip": settings.clip,
             "framework": f"torch {torch.__version__}",
@@ -87,12 +85,8 @@ class WatchedRun:
             "watched": not settings.child,
             "launch": settings.launch,
             "cwd": settings.cwd,
+            **job,
         }
-        new_path = new_run_path
-        if self.job is not None:
-            meta["job"] = {**asdict(self.job), "began": settings.began}
-            if self.job.rank:
-                new_path = partial(new_rank_path, job=self.job.key, rank=self.job.rank)
         if settings.status and self.speaks:
             self._status = StatusLine(self.totals)
         # It is closed at exit by whoever watches the process, behind what the script itself does at exit.
