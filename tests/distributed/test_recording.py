@@ -7,11 +7,12 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -47,14 +48,15 @@ def batches():
     return [10 * torch.randn(8, 7, generator=generator) for _ in range(STEPS)]
 
 
-def train(model, folder=None, rows=slice(None)):
-    """An ordinary loop, with clipping."""
+def train(model, folder=None, rows=slice(None), clip=0.5):
+    """An ordinary loop, with clipping if it is asked for."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
     recording = None if folder is None else record(model, optimizer, out=folder)
     for batch in batches():
         optimizer.zero_grad()
         model(batch[rows]).square().mean().backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        if clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
     if recording is not None:
         recording.close()
@@ -70,9 +72,9 @@ def sharded(shape, folder, watched):
     return dict(collectives.counts)
 
 
-def of_one_process(folder):
+def of_one_process(folder, clip=0.5):
     """The same training in one process, with the whole batch."""
-    train(net(), folder)
+    train(net(), folder, clip=clip)
     (path,) = Path(folder).glob("*.gradclip")
     return path
 
@@ -102,6 +104,25 @@ def test_shards_and_replicas_are_those_of_one_process(ranks, tmp_path):
             assert run.steps().clipped.tolist() == steps.clipped.tolist()
         with Run.open(path, alone=True) as rank:
             assert (rank.steps().norm < 0.999 * steps.norm).all()
+
+
+def flattened(original, folder):
+    model = FullyShardedDataParallel(net(), device_id=torch.device("cpu"), use_orig_params=original)
+    train(model, folder, slice(4 * dist.get_rank(), 4 * dist.get_rank() + 4), clip=None)
+
+
+@pytest.mark.parametrize("original", [True, False], ids=["original parameters", "flat parameters"])
+def test_the_norm_of_flat_shards_is_that_of_one_process(original, ranks, tmp_path):
+    with Run.open(of_one_process(tmp_path / "one", None)) as run:
+        wanted = run.steps().norm
+        by_tensor = run.tensor_matrix("norm").matrix
+    ranks(2, flattened, original, str(tmp_path / "two"))
+    (path,) = (tmp_path / "two").glob("*.gradclip")
+    with Run.open(path) as run:
+        np.testing.assert_allclose(run.steps().norm, wanted, rtol=1e-3)
+        assert run.ranks.problems == ()
+        if original:
+            np.testing.assert_allclose(run.tensor_matrix("norm").matrix, by_tensor, rtol=1e-3)
 
 
 def alone(folder):
