@@ -48,15 +48,18 @@ def batches():
     return [10 * torch.randn(8, 7, generator=generator) for _ in range(STEPS)]
 
 
-def train(model, folder=None, rows=slice(None), clip=0.5):
-    """An ordinary loop, with clipping if it is asked for."""
+def clip(model):
+    nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+
+
+def train(model, folder=None, rows=slice(None), clip=clip):
+    """An ordinary loop, with clipping."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
     recording = None if folder is None else record(model, optimizer, out=folder)
     for batch in batches():
         optimizer.zero_grad()
         model(batch[rows]).square().mean().backward()
-        if clip is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), clip)
+        clip(model)
         optimizer.step()
     if recording is not None:
         recording.close()
@@ -72,9 +75,9 @@ def sharded(shape, folder, watched):
     return dict(collectives.counts)
 
 
-def of_one_process(folder, clip=0.5):
+def of_one_process(folder):
     """The same training in one process, with the whole batch."""
-    train(net(), folder, clip=clip)
+    train(net(), folder)
     (path,) = Path(folder).glob("*.gradclip")
     return path
 
@@ -108,18 +111,21 @@ def test_shards_and_replicas_are_those_of_one_process(ranks, tmp_path):
 
 def flattened(original, folder):
     model = FullyShardedDataParallel(net(), device_id=torch.device("cpu"), use_orig_params=original)
-    train(model, folder, slice(4 * dist.get_rank(), 4 * dist.get_rank() + 4), clip=None)
+    rows = slice(4 * dist.get_rank(), 4 * dist.get_rank() + 4)
+    train(model, folder, rows, clip=lambda model: model.clip_grad_norm_(0.5))
 
 
 @pytest.mark.parametrize("original", [True, False], ids=["original parameters", "flat parameters"])
 def test_the_norm_of_flat_shards_is_that_of_one_process(original, ranks, tmp_path):
-    with Run.open(of_one_process(tmp_path / "one", None)) as run:
-        wanted = run.steps().norm
+    with Run.open(of_one_process(tmp_path / "one")) as run:
+        steps = run.steps()
         by_tensor = run.tensor_matrix("norm").matrix
     ranks(2, flattened, original, str(tmp_path / "two"))
     (path,) = (tmp_path / "two").glob("*.gradclip")
     with Run.open(path) as run:
-        np.testing.assert_allclose(run.steps().norm, wanted, rtol=1e-3)
+        for name in ("norm", "clipped_norm", "threshold"):
+            np.testing.assert_allclose(getattr(run.steps(), name), getattr(steps, name), rtol=1e-3)
+        assert run.steps().clipped.tolist() == steps.clipped.tolist()
         assert run.ranks.problems == ()
         if original:
             np.testing.assert_allclose(run.tensor_matrix("norm").matrix, by_tensor, rtol=1e-3)

@@ -1,4 +1,4 @@
-"""Clipping functions of other libraries, by name: what of a call is the same as of PyTorch's own, and what is not."""
+"""Other functions that clip, by name: what of a call is the same as of PyTorch's own, and what is not."""
 
 from __future__ import annotations
 
@@ -25,12 +25,19 @@ class OtherClipping:
     """What is clipped: as ``torch.nn.utils.clip_grad_norm_`` takes it."""
     limit: Callable[[Call], float | None]
     """None where the call does not clip."""
-    stages: Callable[[Call], bool]
-    """Whether the norm goes over pipeline stages, of which this process has one."""
+    refusal: Callable[[Call], str]
+    """Why nothing else can clip in its place; empty where it can."""
+    of_class: str = ""
+    """The class that it is a method of, if it is one."""
 
     def find(self) -> Callable[..., Any] | None:
         """Return the function, once the script has imported it."""
-        return getattr(sys.modules.get(self.module), self.name, None)
+        return getattr(self.owner(), self.name, None)
+
+    def owner(self) -> Any:
+        """Return the module or the class that has it; None while the script has not imported it."""
+        module = sys.modules.get(self.module)
+        return getattr(module, self.of_class, None) if self.of_class else module
 
     def result(self, norm: Tensor) -> Tensor | float:
         """Return a norm as the function does, on all ranks: some versions of it return a number, and declare nothing."""
@@ -44,10 +51,13 @@ def _of_models(call: Call) -> Sequence[Tensor]:
     return [p for model in call.argument(1, "model_parts", ()) for p in model.parameters() if p.requires_grad]
 
 
-def _has_stages(call: Call) -> bool:
+def _over_stages(call: Call) -> str:
     mesh = call.argument(5, "pp_mesh")
-    return mesh is not None and mesh.size() > 1
+    return STAGES if (mesh is not None and mesh.size() > 1) or call.kwargs.get("pp_enabled") else ""
 
+
+STAGES: Final = "the script clips over pipeline stages, of which this process knows only its own"
+FLAT: Final = "FullyShardedDataParallel keeps parts of parameters, whose norm only its own clip_grad_norm_ knows"
 
 OTHERS: Final = (
     OtherClipping(
@@ -55,7 +65,7 @@ OTHERS: Final = (
         "clip_grad_norm_",
         parameters=lambda call: call.argument(0, "parameters"),
         limit=lambda call: call.argument(1, "max_norm"),
-        stages=_has_stages,
+        refusal=_over_stages,
     ),
     # scale_grads_and_clip_grad_norm divides the gradients, which must be done, and then calls this.
     OtherClipping(
@@ -63,6 +73,14 @@ OTHERS: Final = (
         "clip_grad_norm",
         parameters=_of_models,
         limit=lambda call: call.argument(0, "max_grad_norm"),
-        stages=lambda call: bool(call.kwargs.get("pp_enabled")),
+        refusal=_over_stages,
+    ),
+    OtherClipping(
+        "torch.distributed.fsdp.fully_sharded_data_parallel",
+        "clip_grad_norm_",
+        parameters=lambda call: list(call.args[0].parameters()),
+        limit=lambda call: call.argument(1, "max_norm"),
+        refusal=lambda _: FLAT,
+        of_class="FullyShardedDataParallel",
     ),
 )

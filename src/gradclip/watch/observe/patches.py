@@ -105,7 +105,10 @@ class Patches:
             for other in [one for one in self._others if one.find() is not None]:
                 self._others.remove(other)
                 before, after = partial(self._before_other_clip, other), partial(self._after_other_clip, other)
-                self._wrap_everywhere(other.find(), before, after)
+                if other.of_class:
+                    self._wrap(other.owner(), other.name, before, after)
+                else:
+                    self._wrap_everywhere(other.find(), before, after)
         except Exception as error:
             self._stop(error)
 

@@ -73,8 +73,8 @@ class ReplaceClipping:
 
     def leave_out_other(self, other: OtherClipping, call: Call) -> bool:
         """Return from another library's clipping what it would have returned; whether it is left out."""
-        if other.stages(call):
-            self._fail(ValueError("the script clips over pipeline stages, of which this process knows only its own"))
+        if refusal := other.refusal(call):
+            self._fail(ValueError(refusal))
             self.detach()
         if self._failed:
             return False
