@@ -86,9 +86,15 @@ class Run:
             RunFileError: there is no such file, it is not a run, it is cut short, or a newer gradclip wrote it.
         """
         run = cls(Path(path), connect(Path(path)))
-        if not alone and is_first_of_job(run.meta):
-            run._rank_files = RankFiles(run.path, lambda file: cls.open(file, alone=True))
-            run._joined = JoinedRanks(run._connection, run._rank_files)
+        if alone:
+            return run
+        try:
+            if is_first_of_job(run.meta):
+                run._rank_files = RankFiles(run.path, lambda file: cls.open(file, alone=True))
+                run._joined = JoinedRanks(run._connection, run._rank_files)
+        except BaseException:
+            run.close()
+            raise
         return run
 
     def close(self) -> None:
