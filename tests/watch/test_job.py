@@ -69,6 +69,12 @@ def test_children_of_one_launch_have_one_key(job):
     assert job(one, RANK="0", WORLD_SIZE="2").key != job(other, RANK="0", WORLD_SIZE="2").key
 
 
+def test_workers_of_torchrun_have_one_key_whatever_has_started_it(job):
+    children = [Settings("train.py", child=True) for _ in range(2)]  # of a launch on each machine
+    keys = {job(child, host=f"node{i}", RANK=str(2 * i), **TORCHRUN).key for i, child in enumerate(children)}
+    assert len(keys) == 1
+
+
 def test_a_process_group_counts_and_one_that_a_fork_inherits_does_not(job):
     dist.init_process_group("fake", store=FakeStore(), rank=1, world_size=3)
     try:

@@ -85,11 +85,12 @@ def _wait_for_ranks(run: Run) -> None:
 
 def _ranks(data: RunData) -> Iterator[str]:
     if data.ranks is not None:
-        yield f"ranks   {data.ranks.size}, joined"
+        yield f"ranks   {data.ranks.size}{'' if data.ranks.problems else ', joined'}"
         if data.meta.get("shards"):
-            norms = np.concatenate([optimizer.norms for optimizer in data.optimizers])
-            ends = [f"{norms[-1]:.4g} at the end, at most {norms.max():.4g}"] if len(norms) else ["not known"]
-            yield f"norm    {ends[0]}"
+            norms = np.concatenate([np.zeros(0), *(optimizer.norms for optimizer in data.optimizers)])
+            end = "where it is known last" if data.ranks.problems else "at the end"
+            most = norms.max(initial=0.0, where=np.isfinite(norms))
+            yield f"norm    {f'{norms[-1]:.4g} {end}, at most {most:.4g}' if len(norms) else 'not known'}"
         for problem in data.ranks.problems:
             yield f"ranks   {problem}"
 

@@ -50,7 +50,7 @@ def job_of(settings: Settings) -> Job | None:
     host, address = os.environ.get("MASTER_ADDR"), ""
     if host is None:
         host, address = _store_address()
-    if settings.child:
+    if settings.child and "TORCHELASTIC_RUN_ID" not in os.environ:  # of torchrun, each machine has a launch of its own
         said.append(settings.launch)
     elif host in LOCAL or os.environ.get("LOCAL_WORLD_SIZE") == str(place[1]):
         said.append(socket.gethostname())  # two machines may share the folder, each with a job at the same address
