@@ -119,11 +119,16 @@ class StepRow:
     """The norm of all weights together."""
 
 
+NOT_PARAMETERS: Final = "no parameters, so they have no gradients"
+"""The detail of a clipping that was given other tensors: gradients, or the values of a ``state_dict``."""
+
+
 class Event(NamedTuple):
     """Something that happened before a step, in its order; a call that clips several optimizers is an event of each."""
 
     kind: str
-    """``forward``, ``backward``, ``unscale``, ``clip``, ``stale``, ``step``, ``zero_grad``, or ``cut``: no more was kept."""
+    """``forward``, ``backward``, ``unscale``, ``clip``, ``stale``, ``step``, ``zero_grad``; ``unused``: gradients were reset that
+    nothing has used; ``cut``: no more was kept."""
     optimizer: int | None = None
     """Whose step, gradients or tensors it is about; None where it is about none, or all."""
     function: str = ""

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
+from torch.compiler import is_compiling
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from gradclip._torch_import import when_torch_imported
 from gradclip.watch.observe.call_wrapper import Call, wrapper
+from gradclip.watch.observe.inside_backward import inside_backward
 
 if TYPE_CHECKING:
     from gradclip.watch.observe.replace_clipping import ReplaceClipping
@@ -102,15 +105,14 @@ class Patches:
 
     def _watching(self) -> bool:
         """Not while a compiler traces through, and not in a forked child."""
-        return not torch.compiler.is_compiling() and self._live and os.getpid() == self._pid
+        return not is_compiling() and self._live and os.getpid() == self._pid
 
     def _notify(self, tell: Callable[[Session], Result]) -> Result | None:
         """Tell the session something; what goes wrong there ends the watching alone."""
         if not self._watching():
             return None
         try:
-            with torch.no_grad():
-                return tell(self._session())
+            return tell(self._session())
         except Exception as error:
             self._stop(error)
             return None
@@ -124,14 +126,17 @@ class Patches:
     def _before_backward(self, call: Call) -> None:
         tensors = call.argument(0, "tensors")
         first = tensors[0] if isinstance(tensors, (list, tuple)) and tensors else tensors
-        if isinstance(first, Tensor):
+        call.note = isinstance(first, Tensor) and not inside_backward()  # a part of another, which checkpointing calls
+        if call.note:
             self._notify(lambda session: session.before_backward(first))
 
     def _after_backward(self, call: Call) -> None:
+        if not call.note:
+            return
         self._notify(lambda session: session.after_backward())
         if self._replacement is not None and self._watching():
             by_hand = self._session().manual
-            if by_hand.under_way and by_hand.stream is not None:
+            if by_hand.certain and by_hand.stream is not None:
                 self._replacement.clip_by_hand(by_hand.stream)
 
     def _optimizer_made(self, call: Call) -> None:
@@ -193,11 +198,16 @@ class Patches:
         self._notify(lambda session: session.after_clip(clipper.parameters, method, limit, result=result))
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        if is_compiling():
+            # PyTorch's own optimizers break the graph around their step anyway; another's may have to be in one graph.
+            return self._step_is_eager() if type(optimizer).__module__.startswith("torch.optim.") else None
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
-        self._notify(lambda session: session.before_step(optimizer, closure is not None))
-        if self._replacement is not None and self._watching():
+        alone = self._notify(lambda session: session.before_step(optimizer, closure is not None))
+        if not alone:
+            return None
+        if self._replacement is not None:
             self._replacement.clip_steps_of(optimizer)
-        if closure is None or not callable(closure) or not self._watching():
+        if closure is None or not callable(closure):
             return None
         watched = wrapper(
             closure,
@@ -207,7 +217,12 @@ class Patches:
         return ((args[0], watched, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": watched})
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        self._notify(lambda session: session.after_step(optimizer))
+        if not is_compiling():
+            self._notify(lambda session: session.after_step(optimizer))
+
+    @_disable_dynamo
+    def _step_is_eager(self) -> None:
+        """A graph breaks here, and the wrapper around the step with its hooks is called as it is."""
 
 
 def _nothing(call: Call) -> None:
