@@ -1,7 +1,7 @@
 """Clippings of tensors that no optimizer steps, whose gradients an optimizer's parameters may be given afterwards.
 
-A half-precision model with float32 master weights, or a worker's own net in front of a shared one: ``backward`` and the clipping
-know the one copy, the optimizer steps the other.
+A half-precision model with float32 master weights, or a worker's own net in front of a shared one: ``backward`` and the
+clipping know the one copy, the optimizer steps the other.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class LooseClip:
     def event_of(self, stream: Stream) -> Event:
         """Return the event as a clipping of the stream that has stepped what was clipped."""
         number = len(stream)
-        return self.event._replace(optimizer=stream.number, reached=number, owned=number, detail="of what its gradients were copied from")
+        return self.event._replace(
+            optimizer=stream.number, reached=number, owned=number, detail="of what its gradients were copied from"
+        )
 
     def norms_for(self, stream: Stream) -> Tensor | None:
         """Return the norms before clipping of gradients that are the clipped ones, or a copy that was made of them since.
@@ -75,7 +77,9 @@ class LooseClips:
         """Such tensors are about to be clipped."""
         self._before = grad_norms(parameters) if parameters else None
 
-    def end(self, parameters: Sequence[Tensor], event: Event, threshold: Tensor | float | None, streams: Iterable[Stream]) -> None:
+    def end(
+        self, parameters: Sequence[Tensor], event: Event, threshold: Tensor | float | None, streams: Iterable[Stream]
+    ) -> None:
         """They were; without any gradient it is none that counts."""
         before, self._before = self._before, None
         there = [i for i, p in enumerate(parameters) if p.grad is not None]

@@ -174,7 +174,7 @@ class Patches:
         if self._replacement is not None:
             self._replacement.leave_out(name, call)
         else:
-            self._notify(lambda session: session.before_clip(call.note))
+            self._notify(lambda session: session.clips.before(call.note))
 
     def _after_clip(self, name: str, call: Call) -> None:
         if call.note is None:
@@ -182,20 +182,20 @@ class Patches:
         bound = call.argument(1, "clip_value" if "value" in name else "max_norm")
         norm = None if "value" in name else float(call.argument(2, "norm_type", 2.0))
         limit = bound if isinstance(bound, Tensor) else float(bound)
-        self._notify(lambda session: session.after_clip(call.note, name, limit, norm))
+        self._notify(lambda session: session.clips.after(call.note, name, limit, norm))
 
     def _before_own_clip(self, call: Call) -> None:
         clipper = call.args[0]
         if self._watching() and self._replacement is not None and self._replacement.measures_only(call):
             return
-        self._notify(lambda session: session.before_clip(clipper.parameters))
+        self._notify(lambda session: session.clips.before(clipper.parameters))
 
     def _after_own_clip(self, call: Call) -> None:
         clipper, result = call.args[0], call.result
         limits = result.limits
         limit = float(limits) if isinstance(limits, (int, float)) else limits if limits.numel() == 1 else None
         method = str(clipper.clipping)
-        self._notify(lambda session: session.after_clip(clipper.parameters, method, limit, result=result))
+        self._notify(lambda session: session.clips.after(clipper.parameters, method, limit, result=result))
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         if is_compiling():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradclip.result import ClipResult
 from gradclip.runs.schema import Event
 from gradclip.watch.observe.call_sites import CallSites
+from gradclip.watch.observe.clip_calls import ClipCalls, opened
 from gradclip.watch.observe.gradient_resets import GradientResets
 from gradclip.watch.observe.inside_backward import inside_backward
-from gradclip.watch.observe.loose_clips import LooseClips, loose_event
 from gradclip.watch.observe.manual_loop import ManualLoop
 from gradclip.watch.observe.missing_steps import MissingSteps
 from gradclip.watch.observe.step_log import StepLog
@@ -52,15 +50,16 @@ class Session:
 
     def __post_init__(self) -> None:
         self._streams = StreamRegistry(self.only, self.names)
-        self._clipping: list[Stream] = []
         self._log = StepLog(CallSites())
         self._resets, self._missing_steps = GradientResets(), MissingSteps()
-        self._unused, self._loose = UnusedGradients(), LooseClips()
-        self._under_way, self._in_backward = StepsUnderWay(), StepsInBackward()
+        self._unused, self._under_way, self._in_backward = UnusedGradients(), StepsUnderWay(), StepsInBackward()
         for optimizer in self.only:
             self._missing_steps.made(optimizer, self._streams.number(optimizer))
         streams = self._streams
         self.manual = ManualLoop(streams.by_hand, self._measured, self._record, streams.is_owned, streams.any_optimizer)
+        self.clips = ClipCalls(
+            streams, self.manual, self._in_backward, self._log, self._resets, self._unused, limited=bool(self.only)
+        )
         self.backwards = 0
         self.changed_unseen = 0
         """Steps before which something changed the gradients, and it was no call that is known."""
@@ -84,15 +83,13 @@ class Session:
             self.manual.before_backward(tensor)
         self._resets.before_backward()
         self._missing_steps.before_backward()
-        self._loose.forget()
         under_way = self._under_way.innermost
         again = under_way is not None and under_way.open is not None and under_way.open.evaluations > 1
         if self._log.gathering and not again:
             self._drop_what_was_reset()
+        self._unused.before_backward()
         self._log.backward(tensor, counts=not again)
-        for stream in self._streams.all():
-            if stream.open is not None and stream.open.clipped is not None and stream.open.marks is None:
-                stream.open.marks = stream.marks()
+        self.clips.before_backward()
 
     def after_backward(self) -> None:
         """``backward`` has run."""
@@ -101,67 +98,12 @@ class Session:
         self.manual.after_backward()
         if self.manual.under_way and self.manual.stream is not None:
             self._sample(self.manual.stream)
-        self._unused.remember(self._streams.all())
+        self._unused.after_backward(self._streams.all())
         stream = self._in_backward.stream
         if stream is not None:
-            step = _opened(stream)
+            step = opened(stream)
             step.before, step.after = self._in_backward.take(stream)
             self._finish(stream)
-
-    def before_clip(self, parameters: Sequence[Tensor]) -> None:
-        """Gradients are about to be clipped."""
-        streams = self._clipping = self._streams.holding(parameters)
-        by_hand = self.manual.stream
-        if by_hand is not None and self.manual.certain and any(map(by_hand.has, parameters)):
-            streams.append(by_hand)
-        self._resets.before_clip(streams)
-        if not streams:
-            self._loose.begin(parameters)
-        for stream in streams:
-            step = _opened(stream)
-            if not step.in_step:
-                _drop_clipping_of_others(stream, step)
-            if step.before is None and self._in_backward.under_way is None:
-                step.before = stream.grad_norms()
-
-    def after_clip(
-        self,
-        parameters: Sequence[Tensor],
-        function: str,
-        threshold: Tensor | float | None,
-        norm: float | None = None,
-        result: ClipResult | None = None,
-    ) -> None:
-        """Gradients were clipped: by which function, to which threshold in which norm, and what this library says of it."""
-        streams = self._clipping
-        clip = Event("clip", function=function, norm=norm, threshold=threshold if isinstance(threshold, float) else None)
-        self._log.clip(streams, parameters, clip)
-        if not streams and not self.only:  # else it is another model's
-            clip = loose_event(clip, parameters)
-            self._log.event(clip)
-            self._loose.end(parameters, clip, threshold, self._streams.all())
-        self._resets.after_clip(streams)
-        self._unused.remember(streams)
-        for stream in streams:
-            step = _opened(stream)
-            if step.evaluations > 1:
-                continue
-            within = step.in_step or stream.by_hand
-            reached = None if within else next((p for p in parameters if p.grad is not None and stream.has(p)), None)
-            if reached is not None:
-                step.clipped, step.marks = (weakref.ref(reached), id(reached.grad)), None
-            elif not within:
-                if step.clipped is None:
-                    step.before = None
-                continue
-            step.threshold = threshold
-            step.skipped = result is not None and result.skipped
-            if self._in_backward.under_way is not None:
-                self._in_backward.clipped()
-            elif within:
-                step.after = norms_at_step(stream.grad_norms(), stream.optimizer)
-        if self.manual.under_way:
-            self.manual.mark()
 
     def before_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> bool:
         """``optimizer.step()`` begins; other hooks of the step may still clip. Return whether it is a step by itself."""
@@ -192,14 +134,14 @@ class Session:
         """The optimizer calls its closure."""
         stream = self._streams.of(optimizer)
         if stream is not None:
-            _opened(stream).evaluations += 1
+            opened(stream).evaluations += 1
 
     def after_evaluation(self, optimizer: torch.optim.Optimizer) -> None:
         """The closure has returned, and other hooks of the step may still clip."""
         stream = self._streams.of(optimizer)
         if stream is None:
             return
-        step = _opened(stream)
+        step = opened(stream)
         if step.before is None:
             step.before = stream.grad_norms()
         elif step.evaluations == 1:
@@ -234,7 +176,7 @@ class Session:
         if stream is None:
             return
         self._log.event(Event("unscale", stream.number))
-        self._unused.remember([stream])
+        self._unused.known_change([stream])
         if stream.open is not None and stream.open.before is not None and scale is not None:
             stream.open.before = divide_by_scale(stream.open.before, scale)
 
@@ -243,14 +185,14 @@ class Session:
         stream = self._streams.of(optimizer)
         if stream is None:
             return -1
-        _opened(stream).amp_scale = None if scale is None else scale.detach().clone()
+        opened(stream).amp_scale = None if scale is None else scale.detach().clone()
         return stream.step
 
     def after_scaler_step(self, optimizer: torch.optim.Optimizer, count: int) -> None:
         """A GradScaler's step has returned; without a step of the optimizer it found an Inf and dropped it."""
         stream = self._streams.of(optimizer)
         if stream is not None and stream.step == count:
-            _opened(stream).skipped = True
+            opened(stream).skipped = True
             self._log.event(Event("step", stream.number, detail="dropped by the GradScaler"))
             self._finish(stream)
 
@@ -275,8 +217,7 @@ class Session:
     def _nothing_by_hand(self, stream: Stream) -> None:
         """While an optimizer steps, nothing is updated by hand; what was seen so far has led to its step."""
         waiting = self.manual.optimizer_stepped()
-        if waiting:
-            self._log.give_back([event for measured in waiting for event in measured.events])
+        self._log.give_back([event for measured in waiting for event in measured.events], stream.number)
         stream.open = None
         if not stream.step:
             self.manual.stream = None
@@ -286,24 +227,19 @@ class Session:
         if not closure and self._resets.is_stale(stream):  # a closure resets them later
             self._log.event(Event("stale", stream.number))
         self._log.event(Event("step", stream.number, detail=detail))
-        step = _opened(stream)
+        step = opened(stream)
         if step.in_step:  # an exception ended the last step, and the script went on
             step = stream.open = OpenStep()
         step.in_step = True
-        _drop_clipping_of_others(stream, step)
+        self.clips.before_step(stream, step, closure)
         self.changed_unseen += step.before is None and self._unused.changed(stream)
-        copied = self._loose.take(stream) if self._loose and step.before is None and not closure else None
-        if copied is not None:
-            clip, step.before = copied
-            step.threshold = clip.threshold
-            self._log.replace(clip.event, clip.event_of(stream))
         self._sample(stream)
 
     def _sample(self, stream: Stream) -> None:
         """Keep the weights, now and then, to see how far the step moves them."""
         if stream.step % (UPDATE_EVERY * self.every):
             return
-        step = _opened(stream)
+        step = opened(stream)
         if step.weights is None:
             step.weights = stream.weight_norms()
             stream.before_update()
@@ -338,21 +274,3 @@ class Session:
             step.threshold, stream.learning_rates(), step.amp_scale, False if skipped is None else skipped, step.weights,
             stream.update_norms(), number % self.every == 0, self._log.take_events(),
         )  # fmt: skip
-
-
-def _opened(stream: Stream) -> OpenStep:
-    """Return a stream's next step, begun if it was not."""
-    if stream.open is None:
-        stream.open = OpenStep()
-    return stream.open
-
-
-def _drop_clipping_of_others(stream: Stream, step: OpenStep) -> None:
-    """What was clipped before the step counts as long as the gradients are those, and no ``backward`` has added to them."""
-    if step.clipped is None:
-        return
-    reference, grad = step.clipped
-    parameter = reference()
-    same = parameter is not None and parameter.grad is not None and id(parameter.grad) == grad
-    if not same or (step.marks is not None and step.marks != stream.marks()):
-        step.forget_clipping()

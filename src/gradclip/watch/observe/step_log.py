@@ -100,9 +100,10 @@ class StepLog:
         events, self._events = self._events, []
         return events
 
-    def give_back(self, events: Sequence[Event]) -> None:
-        """What seemed to lead to a step did not."""
-        self._events = [*events, *self._events][:MOST_EVENTS]
+    def give_back(self, events: Sequence[Event], number: int) -> None:
+        """What seemed to lead to a step of this number did not; what was clipped for it was nobody's."""
+        known = [*events, *self._events][:MOST_EVENTS]
+        self._events = [e._replace(optimizer=None, owned=0) if e.optimizer == number and e.kind == "clip" else e for e in known]
 
     def take_losses(self, stream: Stream) -> list[Tensor]:
         """Return the losses; optimizers that step one after the other share them, until the next ``backward``."""

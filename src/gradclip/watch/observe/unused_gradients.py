@@ -9,37 +9,37 @@ from torch import Tensor
 
 from gradclip.watch.record.stream import Stream, version_of
 
-__all__ = ["UnusedGradients"]
+__all__ = ["UnusedGradients", "all_zero"]
 
 
 class Sample:
     """One parameter of a stream that has a gradient; it stands for all of them."""
 
-    def __init__(self, parameter: Tensor, grad: Tensor) -> None:
+    __slots__ = ("before", "fresh", "grad", "parameter", "weights")
+
+    def __init__(self, parameter: Tensor) -> None:
         self.parameter = weakref.ref(parameter)
-        self.grad = (id(grad), version_of(grad))
-        self.weights = version_of(parameter)
+        self.before: tuple[int, int] | None = None
+        self.grad: tuple[int, int] | None = None
+        self.weights = 0
+        self.fresh = False
+        """Whether the gradient appeared, or was added to, since the last step."""
+
+    def mark(self) -> tuple[int, int] | None:
+        """Return which gradient it has, and in which version."""
+        parameter = self.parameter()
+        grad = None if parameter is None or not parameter.requires_grad else parameter.grad
+        return None if grad is None else (id(grad), version_of(grad))
 
     def is_reset(self, stream: Stream) -> bool:
         """Whether the gradients are gone, or were changed and are all zero."""
-        parameter = self.parameter()
-        grad = None if parameter is None else parameter.grad
-        if grad is None:
-            return True
-        return (id(grad), version_of(grad)) != self.grad and all_zero(stream)
+        mark = self.mark()
+        return mark is None or (mark != self.grad and all_zero(stream))
 
-    @property
-    def is_changed(self) -> bool:
-        """Whether the gradient is another one, or was written to."""
-        parameter = self.parameter()
-        grad = None if parameter is None else parameter.grad
-        return grad is not None and (id(grad), version_of(grad)) != self.grad
-
-    @property
     def is_used(self) -> bool:
         """Whether the weights have changed since: as in the first half of a SAM step, or where they are updated by hand."""
         parameter = self.parameter()
-        return parameter is not None and version_of(parameter) != self.weights
+        return parameter is None or version_of(parameter) != self.weights
 
 
 class UnusedGradients:
@@ -48,30 +48,51 @@ class UnusedGradients:
     def __init__(self) -> None:
         self._samples: weakref.WeakKeyDictionary[Stream, Sample] = weakref.WeakKeyDictionary()
 
-    def remember(self, streams: Iterable[Stream]) -> None:
-        """The gradients of these streams are as they should be: ``backward`` has run, or what is known has changed them."""
+    def before_backward(self) -> None:
+        """``backward`` is about to run."""
+        for sample in self._samples.values():
+            sample.before = sample.mark()
+
+    def after_backward(self, streams: Iterable[Stream]) -> None:
+        """``backward`` has run, and given gradients to some of these."""
         for stream in streams:
-            if stream.by_hand:
-                continue
-            parameter = stream.first_with_grad()
-            if parameter is not None and parameter.grad is not None:
-                self._samples[stream] = Sample(parameter, parameter.grad)
+            sample = self._samples.get(stream)
+            mark = None if sample is None else sample.mark()
+            if sample is None or mark is None:
+                parameter = stream.first_with_grad()
+                if parameter is None:
+                    continue
+                sample = self._samples[stream] = Sample(parameter)
+                mark = sample.mark()
+            if mark != sample.before:
+                parameter = sample.parameter()
+                sample.fresh, sample.grad = True, mark
+                sample.weights = 0 if parameter is None else version_of(parameter)
+
+    def known_change(self, streams: Iterable[Stream]) -> None:
+        """Something that is known, as a clipping, has changed the gradients of these streams."""
+        for stream in streams:
+            sample = self._samples.get(stream)
+            if sample is not None:
+                sample.grad = sample.mark()
 
     def take_reset(self) -> list[tuple[Stream, bool]]:
         """Return the streams whose gradients were reset since, and whether anything had used them by then."""
-        found = [(stream, sample) for stream, sample in self._samples.items() if sample.is_reset(stream)]
-        for stream, _ in found:
-            del self._samples[stream]
-        return [(stream, sample.is_used) for stream, sample in found]
+        found = [(stream, one) for stream, one in self._samples.items() if one.fresh and one.is_reset(stream)]
+        for _, sample in found:
+            sample.fresh = False
+        return [(stream, sample.is_used()) for stream, sample in found]
 
     def changed(self, stream: Stream) -> bool:
         """Whether something that is not known has changed the gradients since."""
         sample = self._samples.get(stream)
-        return sample is not None and sample.is_changed
+        return sample is not None and sample.fresh and sample.mark() not in (sample.grad, None)
 
     def used(self, stream: Stream) -> None:
         """A step has used the gradients."""
-        self._samples.pop(stream, None)
+        sample = self._samples.get(stream)
+        if sample is not None:
+            sample.fresh = False
 
 
 def all_zero(stream: Stream) -> bool:
