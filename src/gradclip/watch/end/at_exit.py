@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gradclip.watch.end.closing_process import ClosingProcess
+from gradclip.watch.end.not_seen import no_clipping, no_steps
 from gradclip.watch.end.summary import summary
 from gradclip.watch.messages import print_messages, shown
 from gradclip.watch.start.launch import Settings
@@ -71,7 +72,8 @@ class AtExit:
             print_messages([*_nothing_seen(run), *watching.problems])
             return
         where = shown(run.path, self._settings.cwd)
-        print_messages(summary(run.totals, ending, self._settings.clip, watching.left_out, run.steps_written, where))
+        not_seen = no_clipping(run.session)
+        print_messages(summary(run.totals, ending, self._settings.clip, watching.left_out, run.steps_written, where, not_seen))
         print_messages(watching.problems)
         if not run.steps_written:
             return
@@ -80,13 +82,6 @@ class AtExit:
 
 def _nothing_seen(run: WatchedRun | None) -> list[str]:
     """Say what there was of a training, where there was no step, and remove the file that holds none."""
-    backwards = 0
     if run is not None:
-        backwards = run.session.backwards
         run.discard()
-    return [
-        f"NOTHING WAS RECORDED: no training was seen. backward() was called {backwards} times, "
-        "and no optimizer of torch.optim stepped.",
-        "Gradients taken with torch.autograd.grad and applied by hand, or by another framework, "
-        "cannot be watched from outside.",
-    ]
+    return no_steps(None if run is None else run.session)

@@ -61,8 +61,8 @@ class Session:
             streams, self.manual, self._in_backward, self._log, self._resets, self._unused, limited=bool(self.only)
         )
         self.backwards = 0
-        self.changed_unseen = 0
-        """Steps before which something changed the gradients, and it was no call that is known."""
+        self.hooked = 0
+        """Parameters with hooks of the script's own."""
 
     # What the script calls -------------------------------------------------------------------------------------------
 
@@ -205,6 +205,16 @@ class Session:
         finally:
             self.recorder.close(status, exit_code)
 
+    @property
+    def unknown_changes(self) -> int:
+        """Before how many steps something changed the gradients, and it was no call that is known."""
+        return self._unused.unknown_changes()
+
+    @property
+    def moved(self) -> str:
+        """The class of an optimizer whose weights changed although its ``step()`` was never seen; else nothing."""
+        return self._missing_steps.moved
+
     # How it is put together ------------------------------------------------------------------------------------------
 
     def _drop_what_was_reset(self) -> None:
@@ -232,7 +242,8 @@ class Session:
             step = stream.open = OpenStep()
         step.in_step = True
         self.clips.before_step(stream, step, closure)
-        self.changed_unseen += step.before is None and self._unused.changed(stream)
+        if step.before is None:
+            self._unused.look_for_changes(stream)
         self._sample(stream)
 
     def _sample(self, stream: Stream) -> None:
@@ -259,6 +270,8 @@ class Session:
         self._resets.finished(stream)
 
     def _record(self, measured: Measured) -> None:
+        if not measured.step:
+            self.hooked += measured.stream.hooked()
         self.recorder.add(measured)
         self._missing_steps.stepped(measured.stream)
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
+from typing import Final
 
 from torch import Tensor
 
-from gradclip.watch.record.stream import Stream, version_of
+from gradclip.watch.record.stream import Stream, grad_norms, version_of
 
 __all__ = ["UnusedGradients", "all_zero"]
+
+LOOKS: Final = 5
+"""At so many steps of a stream the numbers themselves are compared: ``grad.data.clamp_()`` leaves no mark."""
 
 
 class Sample:
     """One parameter of a stream that has a gradient; it stands for all of them."""
 
-    __slots__ = ("before", "fresh", "grad", "parameter", "weights")
+    __slots__ = ("before", "fresh", "grad", "looks_left", "norm", "parameter", "weights")
 
     def __init__(self, parameter: Tensor) -> None:
         self.parameter = weakref.ref(parameter)
@@ -24,6 +28,8 @@ class Sample:
         self.weights = 0
         self.fresh = False
         """Whether the gradient appeared, or was added to, since the last step."""
+        self.norm: Tensor | None = None
+        self.looks_left = LOOKS
 
     def mark(self) -> tuple[int, int] | None:
         """Return which gradient it has, and in which version."""
@@ -47,6 +53,8 @@ class UnusedGradients:
 
     def __init__(self) -> None:
         self._samples: weakref.WeakKeyDictionary[Stream, Sample] = weakref.WeakKeyDictionary()
+        self._changes = 0
+        self._looks: list[Tensor] = []
 
     def before_backward(self) -> None:
         """``backward`` is about to run."""
@@ -68,13 +76,14 @@ class UnusedGradients:
                 parameter = sample.parameter()
                 sample.fresh, sample.grad = True, mark
                 sample.weights = 0 if parameter is None else version_of(parameter)
+                sample.norm = grad_norms([parameter]) if sample.looks_left else None
 
     def known_change(self, streams: Iterable[Stream]) -> None:
         """Something that is known, as a clipping, has changed the gradients of these streams."""
         for stream in streams:
             sample = self._samples.get(stream)
             if sample is not None:
-                sample.grad = sample.mark()
+                sample.grad, sample.norm = sample.mark(), None
 
     def take_reset(self) -> list[tuple[Stream, bool]]:
         """Return the streams whose gradients were reset since, and whether anything had used them by then."""
@@ -83,10 +92,21 @@ class UnusedGradients:
             sample.fresh = False
         return [(stream, sample.is_used()) for stream, sample in found]
 
-    def changed(self, stream: Stream) -> bool:
-        """Whether something that is not known has changed the gradients since."""
+    def look_for_changes(self, stream: Stream) -> None:
+        """A step begins; note whether something that is not known has changed the gradients since ``backward``."""
         sample = self._samples.get(stream)
-        return sample is not None and sample.fresh and sample.mark() not in (sample.grad, None)
+        mark = None if sample is None or not sample.fresh else sample.mark()
+        if sample is None or mark is None:
+            return
+        if mark != sample.grad:
+            self._changes += 1
+        elif sample.norm is not None:
+            sample.looks_left -= 1
+            self._looks.append(grad_norms([sample.parameter()]) != sample.norm)
+
+    def unknown_changes(self) -> int:
+        """Return at how many steps such a change was seen."""
+        return self._changes + sum(bool(look) for look in self._looks)
 
     def used(self, stream: Stream) -> None:
         """A step has used the gradients."""

@@ -150,6 +150,11 @@ class Stream:
         """Return the places of the parameters that do not ask for a gradient."""
         return [place for place, p in enumerate(self.parameters()) if p is not None and not p.requires_grad]
 
+    def hooked(self) -> int:
+        """Return how many parameters have hooks of the script's own, which may change gradients as they appear."""
+        names = ("_backward_hooks",) if self.in_backward else ("_backward_hooks", "_post_accumulate_grad_hooks")
+        return sum(any(getattr(p, name, None) for name in names) for p in self.parameters())
+
     def settings(self) -> dict[str, Any]:
         """Return what the run file says of the optimizer: its class, and of each param group the numbers that bound a step."""
         numbers = [{name: _number(group[name]) for name in ("eps", "betas") if name in group} for group in self._groups()]
