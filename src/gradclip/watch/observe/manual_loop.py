@@ -64,8 +64,10 @@ class ManualLoop:
         """Whether gradients wait for the script's update, and no optimizer that it has made may be what trains."""
         return self.under_way and (self._counts or not self._any_optimizer(found=False))
 
-    def search_again(self) -> None:
-        """Something has changed: search at the next ``backward``."""
+    def optimizer_made(self) -> None:
+        """What was updated before an optimizer exists is not its business, and what comes now may be: search again."""
+        self.finish()
+        self.release()
         self._same = 0
 
     def before_backward(self, tensor: Tensor) -> None:

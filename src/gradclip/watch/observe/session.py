@@ -69,8 +69,8 @@ class Session:
     def optimizer_made(self, optimizer: torch.optim.Optimizer) -> None:
         """An optimizer exists, so updates are its business."""
         if not self.only:
+            self.manual.optimizer_made()
             self._missing_steps.made(optimizer, self._streams.number(optimizer))
-            self.manual.search_again()
 
     def optimizer_found(self, optimizer: torch.optim.Optimizer) -> None:
         """An optimizer was there before the watching; it counts when it is used."""

@@ -16,6 +16,9 @@ class NullWriter(RunWriter):
     def __init__(self) -> None:
         self.path, self.failed = Path(os.devnull), None
 
+    def close(self, status: str = "finished", exit_code: int | None = None) -> None:
+        """There is nothing to close."""
+
     @property
     def recording(self) -> bool:
         """Never."""
