@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from gradclip.diagnosis.formatting import percent, plural
 
 if TYPE_CHECKING:
-    from gradclip.watch.record.recorder import Totals
+    from gradclip.runs.totals import Totals
 
 __all__ = ["summary"]
 
@@ -25,7 +25,7 @@ def summary(
 
     ``not_seen`` is what to say where no clipping was.
 
-    >>> from gradclip.watch.record.recorder import Totals
+    >>> from gradclip.runs.totals import Totals
     >>> totals = Totals(steps=2, loss=1.0, first_loss=3.0, norm=1.0, largest=5.0, worst="w")
     >>> for line in summary(totals, "finished", None, 0, written=2, path="a.gradclip"):
     ...     print(line)
@@ -39,7 +39,8 @@ def summary(
     lines = [_recorded(totals.steps, written, path, ending)]
     if totals.loss == totals.loss or totals.first_loss == totals.first_loss:
         lines.append(f"loss    {totals.first_loss:.4g} -> {totals.loss:.4g}")
-    lines.append(f"norm    {totals.norm:.4g} at the end, at most {totals.largest:.4g} (largest in {totals.worst})")
+    most = f", at most {totals.largest:.4g} (largest in {totals.worst})" if totals.largest == totals.largest else ""
+    lines.append(f"norm    {totals.norm:.4g} at the end{most}")
     lines.append(f"clip    {_clipping(totals, clip, replaced, not_seen)}")
     if totals.nonfinite:
         lines.append(f"NaN     {plural(totals.nonfinite, 'step')} had a NaN or Inf in the gradients")
