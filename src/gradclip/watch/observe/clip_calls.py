@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from typing import Any, Final
 
+import torch
 from torch import Tensor
 
+from gradclip.norms import L2
 from gradclip.result import ClipResult
 from gradclip.runs.schema import Event
 from gradclip.watch.observe.gradient_resets import GradientResets
@@ -21,6 +24,9 @@ from gradclip.watch.record.open_step import OpenStep
 from gradclip.watch.record.stream import Stream
 
 __all__ = ["ClipCalls", "opened"]
+
+EXACT: Final = (torch.float32, torch.float64)
+"""Gradients of these types have, to six digits, the norm that they were multiplied to."""
 
 
 class ClipCalls:
@@ -74,6 +80,7 @@ class ClipCalls:
         threshold: Tensor | float | None,
         norm: float | None = None,
         result: ClipResult | None = None,
+        clipper: Any = None,
     ) -> None:
         """Gradients were clipped: by which function, to which threshold in which norm, and what this library says of it."""
         streams = self._reached
@@ -86,9 +93,10 @@ class ClipCalls:
             self._loose.end(parameters, clip, threshold, self._streams.all())
         self._resets.after_clip(streams)
         self._unused.known_change(streams)
+        measured = None if clipper is None or result is None else _norms_after(clipper, result, parameters)
         for stream in streams:
             step = opened(stream)
-            if step.evaluations <= 1 and self._counts(stream, step, parameters):
+            if step.evaluations <= 1 and self._counts(stream, step, parameters, measured):
                 step.threshold = threshold
                 step.skipped = result is not None and result.skipped
         if self._manual.under_way:
@@ -122,12 +130,13 @@ class ClipCalls:
         if not same or (step.marks is not None and step.marks != stream.marks()):
             step.forget_clipping()
 
-    def _counts(self, stream: Stream, step: OpenStep, parameters: Sequence[Tensor]) -> bool:
+    def _counts(self, stream: Stream, step: OpenStep, parameters: Sequence[Tensor], measured: Tensor | None) -> bool:
         """Note what a clipping has left; return whether it reached any gradient."""
         if self._in_backward.under_way is not None:
             self._in_backward.clipped()
         elif step.in_step or stream.by_hand:
-            step.after = norms_at_step(stream.grad_norms(), stream.optimizer)
+            known = measured is not None and stream.is_all(parameters)
+            step.after = measured if known else norms_at_step(stream.grad_norms(), stream.optimizer)
         else:
             reached = next((p for p in parameters if p.grad is not None and stream.has(p)), None)
             if reached is None:
@@ -135,6 +144,17 @@ class ClipCalls:
                 return False
             step.clipped, step.marks = (weakref.ref(reached), id(reached.grad)), None
         return True
+
+
+def _norms_after(clipper: Any, result: ClipResult, parameters: Sequence[Tensor]) -> Tensor | None:
+    """Return the L2 norms that this library has worked out anyway; None where it has others, or may have left some out."""
+    current, after = getattr(clipper, "current", None), result.clipped_tensor_norms
+    if current is None or current.target.shards is not None or getattr(clipper.clipping, "norm", None) != L2:
+        return None
+    if result.skipped is not False or not isinstance(after, Tensor) or not len(result.factors):
+        return None
+    grads = [p.grad for p in parameters]
+    return after if all(type(g) is Tensor and g.dtype in EXACT and g.layout is torch.strided for g in grads) else None
 
 
 def opened(stream: Stream) -> OpenStep:

@@ -82,7 +82,6 @@ class GradientResets:
     """
 
     def __init__(self) -> None:
-        self._known: weakref.WeakKeyDictionary[Stream, FollowedGradient] = weakref.WeakKeyDictionary()
         self._kept: dict[int, FollowedGradient] = {}
         """By the stream's number, those that were not reset yet; in most loops none while ``backward`` runs."""
 
@@ -90,9 +89,9 @@ class GradientResets:
         """An optimizer's step is over."""
         if stream.by_hand:
             return
-        followed = self._known.get(stream)
+        followed: FollowedGradient | None = stream.kept
         if followed is None:
-            followed = self._known[stream] = FollowedGradient()
+            followed = stream.kept = FollowedGradient()
         followed.begin(stream.first_with_grad())
         self._kept[stream.number] = followed
 

@@ -195,7 +195,7 @@ class Patches:
         limits = result.limits
         limit = float(limits) if isinstance(limits, (int, float)) else limits if limits.numel() == 1 else None
         method = str(clipper.clipping)
-        self._notify(lambda session: session.clips.after(clipper.parameters, method, limit, result=result))
+        self._notify(lambda session: session.clips.after(clipper.parameters, method, limit, result=result, clipper=clipper))
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         if is_compiling():

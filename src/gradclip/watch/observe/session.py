@@ -87,7 +87,7 @@ class Session:
         again = under_way is not None and under_way.open is not None and under_way.open.evaluations > 1
         if self._log.gathering and not again:
             self._drop_what_was_reset()
-        self._unused.before_backward()
+        self._unused.before_backward(self._streams.all())
         self._log.backward(tensor, counts=not again)
         self.clips.before_backward()
 
@@ -219,7 +219,7 @@ class Session:
 
     def _drop_what_was_reset(self) -> None:
         """The losses whose gradients no step will see are none of the next step's."""
-        for stream, used in self._unused.take_reset():
+        for stream, used in self._unused.take_reset(self._streams.all()):
             self._log.drop_losses_of(stream)
             if not used:
                 self._log.event(Event("unused", stream.number))

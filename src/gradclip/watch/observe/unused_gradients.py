@@ -52,25 +52,26 @@ class UnusedGradients:
     """Follow a sample of each stream from the ``backward`` that gives it a gradient to its step; called by the session."""
 
     def __init__(self) -> None:
-        self._samples: weakref.WeakKeyDictionary[Stream, Sample] = weakref.WeakKeyDictionary()
         self._changes = 0
         self._looks: list[Tensor] = []
 
-    def before_backward(self) -> None:
+    def before_backward(self, streams: Iterable[Stream]) -> None:
         """``backward`` is about to run."""
-        for sample in self._samples.values():
-            sample.before = sample.mark()
+        for stream in streams:
+            sample: Sample | None = stream.fresh
+            if sample is not None:
+                sample.before = sample.mark()
 
     def after_backward(self, streams: Iterable[Stream]) -> None:
         """``backward`` has run, and given gradients to some of these."""
         for stream in streams:
-            sample = self._samples.get(stream)
+            sample: Sample | None = stream.fresh
             mark = None if sample is None else sample.mark()
             if sample is None or mark is None:
                 parameter = stream.first_with_grad()
                 if parameter is None:
                     continue
-                sample = self._samples[stream] = Sample(parameter)
+                sample = stream.fresh = Sample(parameter)
                 mark = sample.mark()
             if mark != sample.before:
                 parameter = sample.parameter()
@@ -81,20 +82,22 @@ class UnusedGradients:
     def known_change(self, streams: Iterable[Stream]) -> None:
         """Something that is known, as a clipping, has changed the gradients of these streams."""
         for stream in streams:
-            sample = self._samples.get(stream)
+            sample: Sample | None = stream.fresh
             if sample is not None:
                 sample.grad, sample.norm = sample.mark(), None
 
-    def take_reset(self) -> list[tuple[Stream, bool]]:
+    def take_reset(self, streams: Iterable[Stream]) -> list[tuple[Stream, bool]]:
         """Return the streams whose gradients were reset since, and whether anything had used them by then."""
-        found = [(stream, one) for stream, one in self._samples.items() if one.fresh and one.is_reset(stream)]
-        for _, sample in found:
-            sample.fresh = False
-        return [(stream, sample.is_used()) for stream, sample in found]
+        found = [
+            stream for stream in streams if stream.fresh is not None and stream.fresh.fresh and stream.fresh.is_reset(stream)
+        ]
+        for stream in found:
+            stream.fresh.fresh = False
+        return [(stream, stream.fresh.is_used()) for stream in found]
 
     def look_for_changes(self, stream: Stream) -> None:
         """A step begins; note whether something that is not known has changed the gradients since ``backward``."""
-        sample = self._samples.get(stream)
+        sample: Sample | None = stream.fresh
         mark = None if sample is None or not sample.fresh else sample.mark()
         if sample is None or mark is None:
             return
@@ -110,9 +113,8 @@ class UnusedGradients:
 
     def used(self, stream: Stream) -> None:
         """A step has used the gradients."""
-        sample = self._samples.get(stream)
-        if sample is not None:
-            sample.fresh = False
+        if stream.fresh is not None:
+            stream.fresh.fresh = False
 
 
 def all_zero(stream: Stream) -> bool:

@@ -31,6 +31,10 @@ class Stream:
     open: OpenStep | None = None
     in_backward = False
     """Whether its optimizers step inside ``backward``."""
+    kept: Any = None
+    """The gradient that is followed from a step until it is reset; ``observe/gradient_resets.py`` puts it here."""
+    fresh: Any = None
+    """The gradient that is followed from ``backward`` to the step; ``observe/unused_gradients.py`` puts it here."""
     dropped_losses = 0
     """Losses up to this number led to gradients that were reset before a step could use them."""
 
