@@ -92,7 +92,7 @@ class ClipCalls:
                 self._log.event(clip)
             self._loose.end(parameters, clip, threshold, self._streams.all())
         self._resets.after_clip(streams)
-        self._unused.known_change(streams)
+        self._unused.known_change(stream for stream in streams if stream.open is not None and not stream.open.in_step)
         measured = None if clipper is None or result is None else _norms_after(clipper, result, parameters)
         for stream in streams:
             step = opened(stream)

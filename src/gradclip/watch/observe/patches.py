@@ -109,7 +109,7 @@ class Patches:
 
     def _notify(self, tell: Callable[[Session], Result]) -> Result | None:
         """Tell the session something; what goes wrong there ends the watching alone."""
-        if not self._watching():
+        if is_compiling() or not self._live or os.getpid() != self._pid:  # as _watching, which would be one more call
             return None
         try:
             return tell(self._session())
@@ -186,7 +186,7 @@ class Patches:
 
     def _before_own_clip(self, call: Call) -> None:
         clipper = call.args[0]
-        if self._watching() and self._replacement is not None and self._replacement.measures_only(call):
+        if self._replacement is not None and self._watching() and self._replacement.measures_only(call):
             return
         self._notify(lambda session: session.clips.before(clipper.parameters))
 
@@ -217,8 +217,7 @@ class Patches:
         return ((args[0], watched, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": watched})
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        if not is_compiling():
-            self._notify(lambda session: session.after_step(optimizer))
+        self._notify(lambda session: session.after_step(optimizer))
 
     @_disable_dynamo
     def _step_is_eager(self) -> None:

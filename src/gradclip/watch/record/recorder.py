@@ -186,7 +186,7 @@ class _Read:
             before = np.concatenate([before, np.full(len(after) - len(before), ABSENT)])
         scalars = (m.threshold, m.amp_scale, m.skipped)
         threshold, scale, skipped = (float(next(parts)[0]) if isinstance(one, Tensor) else one for one in scalars)
-        losses = [float(part.sum()) for part in parts]
+        losses = [float(part[0] if len(part) == 1 else part.sum()) for part in parts]
         return cls(before, after, weights, update, threshold, scale, float(skipped or 0), sum(losses) if losses else None)
 
 

@@ -225,10 +225,12 @@ def _subtract(copies: list[Tensor], weights: list[Tensor]) -> None:
             copy.sub_(weight)
 
 
-@torch.no_grad()
 def grad_norms(parameters: Sequence[Tensor | None]) -> Tensor:
     """Return the L2 norm of each gradient as one vector on the device, ``ABSENT`` where there is none."""
-    return _norms([None if p is None else p.grad for p in parameters])
+    grads = [None if p is None else p.grad for p in parameters]
+    if any(grad is not None and grad.requires_grad for grad in grads):  # a part of a graph (``create_graph``)
+        grads = [None if grad is None else grad.detach() for grad in grads]
+    return _norms(grads)
 
 
 def _norms(tensors: Sequence[Tensor | None]) -> Tensor:
