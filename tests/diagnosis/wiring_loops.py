@@ -241,10 +241,13 @@ def perturbed():
     """As sharpness-aware minimisation does: a first gradient, clipped, moves the weights; a second one is used."""
     s = setting()
     for _ in range(STEPS):
-        for _ in range(2):
+        for sign in (1, -1):
             s.optimizer.zero_grad()
             s.loss().backward()
             all_of(s)
+            with torch.no_grad():
+                for p in s.model.parameters():
+                    p += sign * 0.05 * p.grad  # noqa: PLW2901
         s.optimizer.step()
 
 

@@ -200,7 +200,14 @@ def test_following_a_run_is_the_same_as_reading_it_at_once(file):
     with Run.open(file) as run:
         follower = Follower(run)
         follower.read_new()
-        assert (follower.steps, follower.step, follower.norm, follower.clipped, follower.bad, follower.skipped) == (
+        assert (
+            follower.totals.steps,
+            follower.step,
+            follower.totals.norm,
+            follower.totals.clipped,
+            follower.totals.nonfinite,
+            follower.totals.skipped,
+        ) == (
             3,
             2,
             5.0,
@@ -210,7 +217,7 @@ def test_following_a_run_is_the_same_as_reading_it_at_once(file):
         )
         assert [name for name, *_ in follower.layers] == ["w1", "w0"]
         follower.read_new()
-        assert follower.steps == 3
+        assert follower.totals.steps == 3
         shown = frame(follower, run.status, "run")
     assert shown[0].startswith("run: running, step 2")
     writer.close()

@@ -7,19 +7,18 @@ import torch
 from torch import nn
 
 from gradclip.clipping import Clipping
+from gradclip.watch.observe.clip_calls import ClipCalls
 from gradclip.watch.observe.patches import Patches
 from gradclip.watch.observe.replace_clipping import ReplaceClipping
 from gradclip.watch.observe.session import Session
 from tests.watch.support import net, steps_of, train
 
-METHODS = [
-    "optimizer_made", "before_backward", "after_backward", "before_clip", "after_clip", "before_step", "after_step",
-    "zero_grad",
-]  # fmt: skip
+METHODS = ["optimizer_made", "before_backward", "after_backward", "before_step", "after_step", "zero_grad"]
+CALLED = [*((Session, method) for method in METHODS), (ClipCalls, "before"), (ClipCalls, "after")]
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_session_that_raises(method, recording, monkeypatch, capsys):
+@pytest.mark.parametrize(("owner", "method"), CALLED)
+def test_a_session_that_raises(owner, method, recording, monkeypatch, capsys):
     model = net()
     running = recording(model)
     train(model, torch.optim.SGD(model.parameters(), lr=0.1), 2, clip=1.0)
@@ -27,7 +26,7 @@ def test_a_session_that_raises(method, recording, monkeypatch, capsys):
     def fail(*args):
         raise ZeroDivisionError("a mistake of ours")
 
-    monkeypatch.setattr(Session, method, fail)
+    monkeypatch.setattr(owner, method, fail)
     assert len(train(model, torch.optim.SGD(model.parameters(), lr=0.1), 3, clip=1.0)) == 3
     running.close()
     said = capsys.readouterr().err
@@ -78,16 +77,15 @@ def test_a_script_goes_on_after_an_exception_in_a_closure(recording):
     assert len(steps_of(running.path)) == 3
 
 
-def test_a_recipe_that_cannot_be_applied_is_said_once():
+def test_a_recipe_that_cannot_be_applied_stops_the_script_before_its_first_step():
     said = []
     model = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    instead = ReplaceClipping(Clipping.parse("global_norm:1.0"), said.append)
-    instead._clipping = "no such recipe:1"
-    for _ in range(3):
+    instead = ReplaceClipping(Clipping.parse("group_norm:1.0,patterns=head.*"), said.append)
+    with pytest.raises(SystemExit, match=r"^2$"):
         instead.clip_steps_of(optimizer)
     assert len(said) == 1
-    assert "cannot be applied, training goes on without it" in said[0]
+    assert said[0].startswith("--clip group_norm:1,patterns=head.* cannot be applied, so the script was stopped: ")
 
 
 def test_patches_that_cannot_watch_call_through(recording):

@@ -14,8 +14,8 @@ import time
 
 import pytest
 
+from gradclip.runs.totals import Totals
 from gradclip.watch.record import status_line
-from gradclip.watch.record.recorder import Totals
 from gradclip.watch.record.status_line import StatusLine
 
 

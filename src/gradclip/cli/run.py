@@ -46,6 +46,11 @@ def run(
     words = ["-m", module, *(arguments or [])] if module else list(arguments or [])
     if not words:
         fail("name a script: gradclip run train.py")
+    if not module and words[0].endswith(".ipynb"):
+        fail(
+            f"{words[0]} is a notebook, which runs in a process of its own: call gradclip.record() in a cell, "
+            f"or make a script of it: jupyter nbconvert --to script {words[0]}"
+        )
     if sys.flags.ignore_environment or sys.flags.no_site:
         fail("python -E, -I and -S leave nothing for gradclip to start with: run it without them")
     settings = Settings(module or words[0], clip, every, os.path.abspath(out), report, status)

@@ -14,6 +14,7 @@ from gradclip.diagnosis.formatting import number, percent, plural, shorten
 from gradclip.report.sparkline import sparkline
 from gradclip.report.table import Table
 from gradclip.runs import ABSENT, Run
+from gradclip.runs.totals import Totals
 
 __all__ = ["Follower", "frame"]
 
@@ -34,16 +35,9 @@ class Follower:
 
     run: Run
     optimizer: int = 0
-    steps: int = 0
+    totals: Totals = field(default_factory=Totals)
     step: int | None = None
-    loss: float = math.nan
-    norm: float = math.nan
-    largest: float = math.nan
     seconds: float = 0.0
-    clip_attempts: int = 0
-    clipped: int = 0
-    skipped: int = 0
-    bad: int = 0
     norms: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
     losses: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
     layers: list[tuple[str, float, float]] = field(default_factory=list)
@@ -55,18 +49,12 @@ class Follower:
         new = self.run.steps(self.optimizer, after=self.step)
         if not len(new):
             return
-        self.steps += len(new)
         self.step, self.seconds = int(new.step[-1]), float(new.time[-1])
-        there = new.measured("norm")
-        self.norms.extend(there.tolist())
-        self.losses.extend(new.measured("loss").tolist())
-        self.norm = float(there[-1]) if len(there) else self.norm
-        self.loss = self.losses[-1] if self.losses else self.loss
-        self.largest = float(np.fmax(self.largest, np.max(there[np.isfinite(there)], initial=-math.inf)))
-        self.clip_attempts += new.clip_attempts
-        self.clipped += int(new.clipped.sum())
-        self.skipped += int(new.skipped.sum())
-        self.bad += int(new.bad.sum())
+        norms, losses = new.measured("norm"), new.measured("loss")
+        self.norms.extend(norms.tolist())
+        self.losses.extend(losses.tolist())
+        attempts, flags = new.clip_attempts, {"clipped": new.clipped, "skipped": new.skipped, "bad": new.bad}
+        self.totals.add(norms, losses, attempts=attempts, **flags)
         self._look_at_layers()
 
     def _look_at_layers(self) -> None:
@@ -84,15 +72,16 @@ def frame(follower: Follower, status: str, title: str) -> list[str | Table]:
     """Return what one look shows, as sentences and a table."""
     if follower.step is None:
         return [f"{title}: {status}, no step yet"]
-    speed = f", {number(follower.steps / follower.seconds)} steps a second" if follower.seconds > 0 else ""
+    totals = follower.totals
+    speed = f", {number(totals.steps / follower.seconds)} steps a second" if follower.seconds > 0 else ""
     head = f"{title}: {status}, step {follower.step:,}{speed}"
     lines = [
-        f"loss     {number(follower.loss):>10}  {sparkline(follower.losses, 40)}",
-        f"norm     {number(follower.norm):>10}  {sparkline(follower.norms, 40, log=True)}  at most {number(follower.largest)}",
-        f"clipped  {percent(follower.clipped / follower.clip_attempts) if follower.clip_attempts else '–':>10}",
+        f"loss     {number(totals.loss):>10}  {sparkline(follower.losses, 40)}",
+        f"norm     {number(totals.norm):>10}  {sparkline(follower.norms, 40, log=True)}  at most {number(totals.largest)}",
+        f"clipped  {percent(totals.clipped / totals.clip_attempts) if totals.clip_attempts else '–':>10}",
     ]
-    if follower.bad or follower.skipped:
-        lines.append(f"{plural(follower.bad, 'step')} with a NaN or Inf, {follower.skipped:,} skipped")
+    if totals.nonfinite or totals.skipped:
+        lines.append(f"{plural(totals.nonfinite, 'step')} with a NaN or Inf, {totals.skipped:,} skipped")
     return [head, "\n".join(lines), *([_layer_table(follower.layers)] if follower.layers else [])]
 
 

@@ -8,7 +8,7 @@ from gradclip.runs.compare_ranks import Disagreement, RankReport
 from gradclip.runs.listing import RunSummary, list_runs
 from gradclip.runs.paths import new_run_path
 from gradclip.runs.reader import Run
-from gradclip.runs.schema import ABSENT, ENDINGS, KINDS, Event, RunFileError, StepRow, TensorInfo
+from gradclip.runs.schema import ABSENT, ENDINGS, KINDS, NOT_PARAMETERS, Event, RunFileError, StepRow, TensorInfo
 from gradclip.runs.thin import thin, thin_matrix
 from gradclip.runs.writer import RunWriter
 
@@ -17,6 +17,7 @@ __all__ = [
     "ENDINGS",
     "KINDS",
     "Disagreement",
+    "NOT_PARAMETERS",
     "Event",
     "RankReport",
     "Run",

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from gradclip.errors import GradclipError
 
-__all__ = ["ABSENT", "ENDINGS", "KINDS", "Event", "RunFileError", "StepRow", "TensorInfo"]
+__all__ = ["ABSENT", "ENDINGS", "KINDS", "NOT_PARAMETERS", "Event", "RunFileError", "StepRow", "TensorInfo"]
 
 APPLICATION_ID: Final = 0x67726364
 """``grcd`` in ASCII: SQLite's application_id, by which ``file`` and the reader know a run."""
@@ -119,11 +119,16 @@ class StepRow:
     """The norm of all weights together."""
 
 
+NOT_PARAMETERS: Final = "no parameters, so they have no gradients"
+"""The detail of a clipping that was given other tensors: gradients, or the values of a ``state_dict``."""
+
+
 class Event(NamedTuple):
     """Something that happened before a step, in its order; a call that clips several optimizers is an event of each."""
 
     kind: str
-    """``forward``, ``backward``, ``unscale``, ``clip``, ``stale``, ``step``, ``zero_grad``, or ``cut``: no more was kept."""
+    """``forward``, ``backward``, ``unscale``, ``clip``, ``stale``, ``step``, ``zero_grad``; ``unused``: gradients were reset
+    that nothing has used; ``cut``: no more was kept."""
     optimizer: int | None = None
     """Whose step, gradients or tensors it is about; None where it is about none, or all."""
     function: str = ""

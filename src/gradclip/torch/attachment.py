@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from gradclip._inner_optimizer import check_hooks, outer_to_inner
 from gradclip.chain import Chain
 from gradclip.clipping import Clipping
 from gradclip.result import ClipResult
 from gradclip.torch.clipper import Clipper
 from gradclip.torch.fused import FusedScale
-from gradclip.torch.inner_optimizer import check_hooks, outer_to_inner
 from gradclip.torch.not_compiled import not_compiled
 from gradclip.torch.refused_parameters import check_optimizer
 from gradclip.torch.targets import Clippable

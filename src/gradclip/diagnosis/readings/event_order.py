@@ -14,7 +14,7 @@ from gradclip.runs import Event
 
 __all__ = ["Order", "call_site_of", "calls_of", "clipping_known", "orders_of"]
 
-OWNED: Final = ("clip", "step", "stale", "unscale")
+OWNED: Final = ("clip", "step", "stale", "unscale", "unused")
 """Kinds of events that are about one optimizer; what else happens may be about all."""
 
 
@@ -52,6 +52,12 @@ class Order:
     def complete(self) -> bool:
         """Whether all that happened is there."""
         return "cut" not in self.kinds
+
+    @property
+    def resets_last(self) -> bool:
+        """Whether ``zero_grad`` is the later one of the last two: it, and ``backward``."""
+        decisive = [kind for kind in self.kinds if kind in ("zero_grad", "backward")]
+        return "backward" in decisive and decisive[-1] == "zero_grad"
 
     def _is_own(self, event: Event, place: int) -> bool:
         return place >= self.begin if event.optimizer is None else event.optimizer == self.number

@@ -1,4 +1,4 @@
-"""What a run file says of an optimizer itself: its class, and the eps that bounds its steps."""
+"""What a run file says of an optimizer itself: its class, the eps that bounds its steps, where it steps, and what is frozen."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from gradclip.diagnosis.readings.run_data import Floats, OptimizerRun, RunData
 
-__all__ = ["adaptive_eps", "is_adaptive"]
+__all__ = ["adaptive_eps", "frozen_places", "is_adaptive", "steps_in_backward"]
 
 WITHOUT_BETAS: Final = ("RMSprop", "Adagrad")
 """Optimizers that divide by the size of the gradient; the others are known by their ``betas`` and ``eps``: Adam and its kin."""
@@ -32,6 +32,18 @@ def adaptive_eps(run: RunData, optimizer: OptimizerRun) -> Floats:
     eps = dict(enumerate(map(_eps, groups)))
     of_tensors = [eps.get(tensor.group, np.nan) for tensor in optimizer.tensor_infos]
     return np.array([min(of_tensors[member] for member in group.members) for group in optimizer.layers.groups], np.float64)
+
+
+def steps_in_backward(run: RunData, optimizer: OptimizerRun) -> bool:
+    """Return whether optimizers step inside ``backward``, each as soon as its gradient is there."""
+    return _settings(run, optimizer).get("in_backward") is True
+
+
+def frozen_places(run: RunData, optimizer: OptimizerRun) -> frozenset[str] | None:
+    """Return the places of the tensors that asked for no gradient; None in a file that does not say."""
+    noted = run.meta.get("frozen")
+    places = noted.get(str(optimizer.number)) if isinstance(noted, dict) else None
+    return frozenset(map(str, places)) if isinstance(places, list) else None
 
 
 def _settings(run: RunData, optimizer: OptimizerRun) -> dict[str, Any]:

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gradclip.watch.end.closing_process import ClosingProcess
+from gradclip.watch.end.not_seen import no_clipping, no_steps
 from gradclip.watch.end.summary import summary
 from gradclip.watch.messages import print_messages, shown
 from gradclip.watch.start.launch import Settings
 
 if TYPE_CHECKING:
+    from gradclip.watch.observe.session import Session
     from gradclip.watch.start.child_processes import ChildProcesses
     from gradclip.watch.start.watched_process import WatchedProcess
 
@@ -85,12 +87,13 @@ class AtExit:
         ending = watching.close(error)
         run = watching.run
         if run is None or run.path is None:
-            self._say_nothing_seen(0 if run is None else run.session.backwards, watching.problems)
+            self._say_nothing_seen(None if run is None else run.session, watching.problems)
             return
         if not run.speaks:
             return
         where = shown(run.path, self._settings.cwd)
-        print_messages(summary(run.totals, ending, self._settings.clip, watching.left_out, run.steps_written, where))
+        not_seen = no_clipping(run.session)
+        print_messages(summary(run.totals, ending, self._settings.clip, watching.left_out, run.steps_written, where, not_seen))
         print_messages(watching.problems)
         if run.steps_written:
             page = run.path.with_suffix(".html") if self._settings.report else None
@@ -101,7 +104,7 @@ class AtExit:
         """Whether this process has started others that are watched, and is the one that says so."""
         return self._children is not None and self._children.watched > 0 and not self._settings.child
 
-    def _say_nothing_seen(self, backwards: int, problems: Sequence[str]) -> None:
+    def _say_nothing_seen(self, session: Session | None, problems: Sequence[str]) -> None:
         """Say what there was of a training, where there was no step in this process."""
         if self._settings.child:
             return
@@ -110,31 +113,4 @@ class AtExit:
         if found:
             print_messages(["this process did not train; those that it started did:", *found, *problems])
             return
-        print_messages([*_nothing_seen(backwards, unseen, 0 if self._children is None else self._children.watched), *problems])
-
-
-def _processes(count: int) -> str:
-    return f"{count:,} {'process' if count == 1 else 'processes'}"
-
-
-def _nothing_seen(backwards: int, unseen: int, watched: int) -> list[str]:
-    """Say that no optimizer stepped in this process, and where one may have."""
-    seen = f"NOTHING WAS RECORDED: no training was seen. backward() was called {backwards} times, "
-    lines = [f"{seen}and no optimizer of torch.optim stepped."]
-    if unseen:
-        started = _processes(unseen)
-        return [
-            f"{lines[0][:-1]} in this process.",
-            f"It started {started} of Python by subprocess, in which optimizers may have stepped: these cannot be seen from "
-            "here. Put gradclip run into the command that they are started with.",
-        ]
-    if watched:
-        return [
-            f"{lines[0][:-1]} in this process.",
-            f"Nor did one in {_processes(watched)} that it started, as far as they were seen.",
-        ]
-    return [
-        *lines,
-        "Gradients taken with torch.autograd.grad and applied by hand, or by another framework, "
-        "cannot be watched from outside.",
-    ]
+        print_messages([*no_steps(session, unseen, 0 if self._children is None else self._children.watched), *problems])

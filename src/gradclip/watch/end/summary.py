@@ -7,22 +7,32 @@ from typing import TYPE_CHECKING
 from gradclip.diagnosis.formatting import percent, plural
 
 if TYPE_CHECKING:
-    from gradclip.watch.record.recorder import Totals
+    from gradclip.runs.totals import Totals
 
 __all__ = ["summary"]
 
 
-def summary(totals: Totals, ending: str, clip: str | None, replaced: int, written: int, path: str) -> list[str]:
+def summary(
+    totals: Totals,
+    ending: str,
+    clip: str | None,
+    replaced: int,
+    written: int,
+    path: str,
+    not_seen: str = "no clipping was seen",
+) -> list[str]:
     """Return at most nine lines; ``written`` of the steps are on the disk, in the file ``path``.
 
-    >>> from gradclip.watch.record.recorder import Totals
+    ``not_seen`` is what to say where no clipping was.
+
+    >>> from gradclip.runs.totals import Totals
     >>> totals = Totals(steps=2, loss=1.0, first_loss=3.0, norm=1.0, largest=5.0, worst="w")
     >>> for line in summary(totals, "finished", None, 0, written=2, path="a.gradclip"):
     ...     print(line)
     2 steps recorded, finished
     loss    3 -> 1
     norm    1 at the end, at most 5 (largest in w)
-    clip    the script did not clip
+    clip    no clipping was seen
     >>> summary(totals, "finished", None, 0, written=1, path="a.gradclip")[0]
     '1 of 2 steps recorded, in a.gradclip; finished'
     """
@@ -30,8 +40,9 @@ def summary(totals: Totals, ending: str, clip: str | None, replaced: int, writte
     if totals.loss == totals.loss or totals.first_loss == totals.first_loss:
         lines.append(f"loss    {totals.first_loss:.4g} -> {totals.loss:.4g}")
     if not totals.sharded:  # else it takes the files of all ranks to know them
-        lines.append(f"norm    {totals.norm:.4g} at the end, at most {totals.largest:.4g} (largest in {totals.worst})")
-    lines.append(f"clip    {_clipping(totals, clip, replaced)}")
+        most = f", at most {totals.largest:.4g} (largest in {totals.worst})" if totals.largest == totals.largest else ""
+        lines.append(f"norm    {totals.norm:.4g} at the end{most}")
+    lines.append(f"clip    {_clipping(totals, clip, replaced, not_seen)}")
     if totals.nonfinite:
         lines.append(f"NaN     {plural(totals.nonfinite, 'step')} had a NaN or Inf in the gradients")
     if totals.skipped:
@@ -46,9 +57,9 @@ def _recorded(steps: int, written: int, path: str, ending: str) -> str:
     return f"{written:,} of {plural(steps, 'step')} recorded{where}; {ending}"
 
 
-def _clipping(totals: Totals, clip: str | None, replaced: int) -> str:
+def _clipping(totals: Totals, clip: str | None, replaced: int, not_seen: str) -> str:
     if not totals.clip_attempts:
-        return "the script did not clip"
+        return not_seen
     share = f"{percent(totals.clipped / totals.clip_attempts)} of steps"
     if clip is None:
         return f"the script clipped {share}"

@@ -10,7 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from gradclip.watch.record.stream import Stream, grad_norms
+from gradclip.watch.record.stream import Stream, grad_norms, version_of
 
 __all__ = ["GradientResets"]
 
@@ -82,17 +82,16 @@ class GradientResets:
     """
 
     def __init__(self) -> None:
-        self._known: weakref.WeakKeyDictionary[Stream, FollowedGradient] = weakref.WeakKeyDictionary()
         self._kept: dict[int, FollowedGradient] = {}
         """By the stream's number, those that were not reset yet; in most loops none while ``backward`` runs."""
 
     def finished(self, stream: Stream) -> None:
         """An optimizer's step is over."""
-        if stream.optimizer is None:
+        if stream.by_hand:
             return
-        followed = self._known.get(stream)
+        followed: FollowedGradient | None = stream.kept
         if followed is None:
-            followed = self._known[stream] = FollowedGradient()
+            followed = stream.kept = FollowedGradient()
         followed.begin(stream.first_with_grad())
         self._kept[stream.number] = followed
 
@@ -130,4 +129,4 @@ class GradientResets:
 def _mark(parameter: Tensor | None) -> tuple[int, int] | None:
     """Which gradient a parameter that is trained has, and in which version, as ``Stream.marks``."""
     grad = None if parameter is None or not parameter.requires_grad else parameter.grad
-    return None if grad is None else (id(grad), 0 if grad.is_inference() else grad._version)
+    return None if grad is None else (id(grad), version_of(grad))

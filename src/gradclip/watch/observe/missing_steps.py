@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradclip.watch.record.stream import Stream
+from gradclip.watch.record.stream import Stream, version_of
 
 __all__ = ["MissingSteps"]
 
@@ -23,6 +23,9 @@ class UnsteppedOptimizer:
     tensors: list[weakref.ref[Tensor]] = field(default_factory=list)
     """Those of its parameters that were seen with a gradient, and that no optimizer steps."""
 
+    weights: tuple[weakref.ref[Tensor], int] | None = None
+    """Its first parameter, and how often that had been written to before the first ``backward``."""
+
     def is_due(self) -> bool:
         """Whether to look for gradients after this ``backward``: after the 1st, 2nd, 4th, 8th, ..., until there are some."""
         self.backwards += 1
@@ -33,6 +36,21 @@ class UnsteppedOptimizer:
         optimizer = self.optimizer()
         groups = [] if optimizer is None else optimizer.param_groups
         self.tensors = [weakref.ref(p) for group in groups for p in group["params"] if p.grad is not None]
+
+    def remember_weights(self) -> None:
+        """Remember how the weights are, once."""
+        optimizer = self.optimizer() if self.weights is None else None
+        first = None if optimizer is None else next((p for group in optimizer.param_groups for p in group["params"]), None)
+        if first is not None:
+            self.weights = weakref.ref(first), version_of(first)
+
+    @property
+    def moved(self) -> str:
+        """The class of the optimizer, if it lives and something has written to its weights since."""
+        optimizer, parameter = self.optimizer(), None if self.weights is None else self.weights[0]()
+        if optimizer is None or parameter is None or self.weights is None or version_of(parameter) == self.weights[1]:
+            return ""
+        return type(optimizer).__name__
 
     def leave_to(self, stream: Stream) -> None:
         """What another optimizer steps is not missing: one that is wrapped around it, or took its place."""
@@ -54,6 +72,8 @@ class MissingSteps:
     def before_backward(self) -> None:
         """``backward`` is about to run."""
         self._backwards += 1
+        for waiting in self._waiting.values():
+            waiting.remember_weights()
 
     def after_backward(self) -> None:
         """Gradients have appeared."""
@@ -75,6 +95,11 @@ class MissingSteps:
         self._waiting.pop(stream.number, None)
         for waiting in self._waiting.values():
             waiting.leave_to(stream)
+
+    @property
+    def moved(self) -> str:
+        """The class of an optimizer whose ``step()`` was never seen although its weights have moved; else nothing."""
+        return next((name for waiting in self._waiting.values() if (name := waiting.moved)), "")
 
     def meta(self) -> dict[str, Any]:
         """Return what the run file says of it."""

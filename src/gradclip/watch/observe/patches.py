@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
+from torch.compiler import is_compiling
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from gradclip._torch_import import when_torch_imported
 from gradclip.watch.observe.call_wrapper import Call, wrapper
+from gradclip.watch.observe.inside_backward import inside_backward
 from gradclip.watch.observe.other_clipping import OTHERS, OtherClipping
 
 if TYPE_CHECKING:
@@ -126,15 +129,14 @@ class Patches:
 
     def _watching(self) -> bool:
         """Not while a compiler traces through, and not in a forked child."""
-        return not torch.compiler.is_compiling() and self._live and os.getpid() == self._pid
+        return not is_compiling() and self._live and os.getpid() == self._pid
 
     def _notify(self, tell: Callable[[Session], Result]) -> Result | None:
         """Tell the session something; what goes wrong there ends the watching alone."""
-        if not self._watching():
+        if is_compiling() or not self._live or os.getpid() != self._pid:  # as _watching, which would be one more call
             return None
         try:
-            with torch.no_grad():
-                return tell(self._session())
+            return tell(self._session())
         except Exception as error:
             self._stop(error)
             return None
@@ -150,14 +152,17 @@ class Patches:
         self._in_other = False
         tensors = call.argument(0, "tensors")
         first = tensors[0] if isinstance(tensors, (list, tuple)) and tensors else tensors
-        if isinstance(first, Tensor):
+        call.note = isinstance(first, Tensor) and not inside_backward()  # a part of another, which checkpointing calls
+        if call.note:
             self._notify(lambda session: session.before_backward(first))
 
     def _after_backward(self, call: Call) -> None:
+        if not call.note:
+            return
         self._notify(lambda session: session.after_backward())
         if self._replacement is not None and self._watching():
             by_hand = self._session().manual
-            if by_hand.under_way and by_hand.stream is not None:
+            if by_hand.certain and by_hand.stream is not None:
                 self._replacement.clip_by_hand(by_hand.stream)
 
     def _optimizer_made(self, call: Call) -> None:
@@ -195,7 +200,7 @@ class Patches:
         if self._replacement is not None:
             self._replacement.leave_out(name, call)
         else:
-            self._notify(lambda session: session.before_clip(call.note))
+            self._notify(lambda session: session.clips.before(call.note))
 
     def _after_clip(self, name: str, call: Call) -> None:
         if call.note is None:
@@ -203,7 +208,7 @@ class Patches:
         bound = call.argument(1, "clip_value" if "value" in name else "max_norm")
         norm = None if "value" in name else float(call.argument(2, "norm_type", 2.0))
         limit = bound if isinstance(bound, Tensor) else float(bound)
-        self._notify(lambda session: session.after_clip(call.note, name, limit, norm))
+        self._notify(lambda session: session.clips.after(call.note, name, limit, norm))
 
     def _before_other_clip(self, other: OtherClipping, call: Call) -> None:
         if not self._watching() or other.limit(call) is None:
@@ -211,36 +216,42 @@ class Patches:
         call.note = self._notify(lambda _: _listed(call, other.parameters(call)))
         if call.note is None:
             return
-        if self._replacement is not None and self._replacement.leave_out_other(other, call):
+        if self._replacement is not None:
+            self._replacement.leave_out_other(other, call)
             return
         self._in_other = True
-        self._notify(lambda session: session.before_clip(call.note))
+        self._notify(lambda session: session.clips.before(call.note))
 
     def _after_other_clip(self, other: OtherClipping, call: Call) -> None:
         self._in_other = False
         if call.note is not None:
             limit, norm = float(other.limit(call) or 0.0), float(call.argument(2, "norm_type", 2.0))
-            self._notify(lambda session: session.after_clip(call.note, other.name, limit, norm))
+            self._notify(lambda session: session.clips.after(call.note, other.name, limit, norm))
 
     def _before_own_clip(self, call: Call) -> None:
         clipper = call.args[0]
-        if self._watching() and self._replacement is not None and self._replacement.measures_only(call):
+        if self._replacement is not None and self._watching() and self._replacement.measures_only(call):
             return
-        self._notify(lambda session: session.before_clip(clipper.parameters))
+        self._notify(lambda session: session.clips.before(clipper.parameters))
 
     def _after_own_clip(self, call: Call) -> None:
         clipper, result = call.args[0], call.result
         limits = result.limits
         limit = float(limits) if isinstance(limits, (int, float)) else limits if limits.numel() == 1 else None
         method = str(clipper.clipping)
-        self._notify(lambda session: session.after_clip(clipper.parameters, method, limit, result=result))
+        self._notify(lambda session: session.clips.after(clipper.parameters, method, limit, result=result, clipper=clipper))
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        if is_compiling():
+            # PyTorch's own optimizers break the graph around their step anyway; another's may have to be in one graph.
+            return self._step_is_eager() if type(optimizer).__module__.startswith("torch.optim.") else None
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
-        self._notify(lambda session: session.before_step(optimizer, closure is not None))
-        if self._replacement is not None and self._watching():
+        alone = self._notify(lambda session: session.before_step(optimizer, closure is not None))
+        if not alone:
+            return None
+        if self._replacement is not None:
             self._replacement.clip_steps_of(optimizer)
-        if closure is None or not callable(closure) or not self._watching():
+        if closure is None or not callable(closure):
             return None
         watched = wrapper(
             closure,
@@ -251,6 +262,10 @@ class Patches:
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         self._notify(lambda session: session.after_step(optimizer))
+
+    @_disable_dynamo
+    def _step_is_eager(self) -> None:
+        """A graph breaks here, and the wrapper around the step with its hooks is called as it is."""
 
 
 def _nothing(call: Call) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from inspect import unwrap
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -34,14 +34,13 @@ class ReplaceClipping:
         self._handles: list[Attachment] = []
         self._clippers: list[Clipper] = []
         self._by_hand: tuple[int, Clipper] | None = None
-        self._failed = False
         self.left_out = 0
         """Calls of the script's own clipping that did nothing."""
 
     def clip_steps_of(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip this optimizer's steps from now on; an attachment that the script has made clips with this method instead."""
         handle = attachment_of(optimizer)
-        if self._failed or (handle is not None and handle.clipper in self._clippers):
+        if handle is not None and handle.clipper in self._clippers:
             return
         try:
             if handle is None:
@@ -59,7 +58,10 @@ class ReplaceClipping:
         parameters = [p for p in stream.parameters() if p is not None]
         key = hash(tuple(map(id, parameters)))
         if self._by_hand is None or self._by_hand[0] != key:
-            self._by_hand = key, Clipper(parameters, self._clipping)
+            try:
+                self._by_hand = key, Clipper(parameters, self._clipping)
+            except Exception as error:
+                self._fail(error)
             self._clippers.append(self._by_hand[1])
         self._by_hand[1].clip_()
 
@@ -71,17 +73,13 @@ class ReplaceClipping:
             grads = [p.grad for p in call.note if p.grad is not None]
             call.result = torch.nn.utils.get_total_norm(grads, call.argument(2, "norm_type", 2.0))
 
-    def leave_out_other(self, other: OtherClipping, call: Call) -> bool:
-        """Return from another library's clipping what it would have returned; whether it is left out."""
+    def leave_out_other(self, other: OtherClipping, call: Call) -> None:
+        """Return from another library's clipping what it would have returned, and leave the gradients alone."""
         if refusal := other.refusal(call):
             self._fail(ValueError(refusal))
-            self.detach()
-        if self._failed:
-            return False
         self.left_out += 1
         grads = [p.grad for p in call.note if p.grad is not None]
         call.replaced, call.result = True, other.result(get_total_norm(grads, call.argument(2, "norm_type", 2.0)))
-        return True
 
     def measures_only(self, call: Call) -> bool:
         """Let a clipper that is not one of these only measure; whether it was one of the script's."""
@@ -98,8 +96,8 @@ class ReplaceClipping:
         while self._handles:
             self._handles.pop().detach()
 
-    def _fail(self, error: Exception) -> None:
-        if self._failed:
-            return
-        self._failed = True
-        self._on_failure(f"--clip {self._clipping} cannot be applied, training goes on without it: {error}")
+    def _fail(self, error: Exception) -> NoReturn:
+        """End the script before its weights have moved: it would train unclipped, or clipped by half, under a wrong name."""
+        self.detach()
+        self._on_failure(f"--clip {self._clipping} cannot be applied, so the script was stopped: {error}")
+        raise SystemExit(2)

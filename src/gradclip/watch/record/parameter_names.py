@@ -5,32 +5,32 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 __all__ = ["kinds_of", "parameter_names"]
 
 
-def parameter_names(parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer | None = None) -> list[str]:
+def parameter_names(parameters: Sequence[Tensor], groups: Sequence[Mapping[str, Any]] = ()) -> list[str]:
     """Name each parameter as its owner knows it: the optimizer, else the model it is part of, else a global variable.
 
     Args:
         parameters: in the order in which names are wanted.
-        optimizer: torch >= 2.6 keeps the names of ``named_parameters()`` in its groups.
+        groups: those of the optimizer; torch >= 2.6 keeps the names of ``named_parameters()`` in them.
 
     Returns:
         One name each; ``tensor 3`` for what is known nowhere.
     """
-    known = dict(_from_optimizer(optimizer)) if optimizer is not None else {}
+    known = dict(_from_groups(groups))
     wanted = {id(p) for p in parameters}
     if not wanted <= known.keys():
         known = {**_from_globals(wanted), **_from_modules(wanted), **known}
     return [known.get(id(p), f"tensor {i}") for i, p in enumerate(parameters)]
 
 
-def _from_optimizer(optimizer: torch.optim.Optimizer) -> Iterator[tuple[int, str]]:
-    for group in optimizer.param_groups:
+def _from_groups(groups: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, str]]:
+    for group in groups:
         for parameter, name in zip(group["params"], group.get("param_names", ()), strict=False):
             yield id(parameter), name
 

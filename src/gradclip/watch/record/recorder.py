@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,11 +17,13 @@ from torch import Tensor
 
 from gradclip.backends import norm_dtype
 from gradclip.runs.schema import ABSENT, Event, StepRow
+from gradclip.runs.totals import Totals
 from gradclip.runs.writer import RunWriter
 from gradclip.watch.record.shards import shard_groups
+from gradclip.watch.record.step_numbers import step_numbers, totals
 from gradclip.watch.record.stream import Stream
 
-__all__ = ["Measured", "Recorder", "Totals"]
+__all__ = ["Measured", "Recorder"]
 
 MOST_WAITING: Final = 256
 """Steps that wait on the device at most."""
@@ -56,25 +57,6 @@ class Measured:
         """What has to be read from the device, in a fixed order."""
         optional = (self.after, self.weights, self.update, self.threshold, self.amp_scale, self.skipped)
         return [self.before, *(t for t in optional if isinstance(t, Tensor)), *self.losses]
-
-
-@dataclass
-class Totals:
-    """What a summary says of the run so far."""
-
-    steps: int = 0
-    skipped: int = 0
-    clipped: int = 0
-    clip_attempts: int = 0
-    """Steps at which some clipping ran."""
-    nonfinite: int = 0
-    loss: float = math.nan
-    first_loss: float = math.nan
-    norm: float = math.nan
-    largest: float = 0.0
-    worst: str = ""
-    sharded: bool = False
-    """Whether the norms are those of this process's shards alone: whole ones are known once the run is read."""
 
 
 class Recorder:
@@ -128,8 +110,8 @@ class Recorder:
         """Read everything that waits from the device at once and hand it to the writer."""
         with self._lock:
             waiting, self._waiting = self._waiting, []
-            for measured, values in zip(waiting, _read(waiting), strict=True):
-                self._write(measured, values)
+            if waiting:
+                self._write(waiting)
 
     def close(self, status: str = "finished", exit_code: int | None = None) -> None:
         """Hand over what waits and close the file."""
@@ -160,7 +142,62 @@ class Recorder:
             shards = {"shards": self._shards} if any(self._shards.values()) else {}
             self.open().update_meta(frozen=self._frozen, optimizers=self._settings, **shards)
 
-    def _write(self, m: Measured, values: list[Floats]) -> None:
+    def _write(self, waiting: Sequence[Measured]) -> None:
+        read = [_Read.of(measured, values) for measured, values in zip(waiting, _read(waiting), strict=True)]
+        numbers = step_numbers([(one.before, one.after) for one in read])
+        rows = []
+        for m, one, of in zip(waiting, read, numbers, strict=True):
+            norm, clipped_norm = of.norm, 0.0 if one.skipped else of.clipped_norm
+            row = StepRow(
+                step=m.step, optimizer=m.stream.number, time=m.time - self._began, loss=one.loss, lr=list(m.lrs) or None,
+                norm=norm, clipped_norm=clipped_norm, coefficient=clipped_norm / norm if norm > 0 else 1.0,
+                threshold=one.threshold, clipped=None if one.after is None else not abs(clipped_norm - norm) <= 1e-6 * norm,
+                skipped=bool(one.skipped), nonfinite=of.nonfinite, amp_scale=one.scale,
+                weight_norm=None if one.weights is None else float(totals(one.weights[None])[0]),
+            )  # fmt: skip
+            rows.append(row)
+            self.open().add_step(row)
+            self.open().add_events(m.step, m.stream.number, m.events)
+            if m.tensor_rows or self._shards[m.stream.number]:  # of shards, whole norms are made of them
+                self._write_tensors(m, one, of.factor)
+        largest = self.totals.add(
+            np.array([row.norm for row in rows]),
+            np.array([row.loss for row in rows if row.loss is not None]),
+            attempts=sum(row.clipped is not None for row in rows),
+            clipped=np.array([bool(row.clipped) for row in rows]),
+            skipped=np.array([bool(row.skipped) for row in rows]),
+            bad=np.array([bool(row.nonfinite) for row in rows]),
+        )
+        if largest is not None and len(read[largest].before):
+            self.totals.worst = self._described[waiting[largest].stream.number][int(np.argmax(read[largest].before))]
+
+    def _write_tensors(self, m: Measured, read: _Read, factor: float | None) -> None:
+        number = m.stream.number
+        self.open().add_tensor_row(m.step, number, "norm", read.before)
+        if read.after is not None:
+            self.open().add_tensor_row(m.step, number, "clipped_norm", read.after if factor is None else factor)
+        if read.weights is not None:
+            self.open().add_tensor_row(m.step, number, "weight_norm", read.weights)
+        if read.update is not None:
+            self.open().add_tensor_row(m.step, number, "update_norm", read.update)
+
+
+@dataclass(slots=True)
+class _Read:
+    """A step, read from its device."""
+
+    before: Floats
+    after: Floats | None
+    weights: Floats | None
+    update: Floats | None
+    threshold: float | None
+    scale: float | None
+    skipped: float
+    loss: float | None
+
+    @classmethod
+    def of(cls, m: Measured, values: list[Floats]) -> _Read:
+        """Give what was read its names."""
         parts = iter(values)
         before = next(parts)
         after, weights, update = (None if t is None else next(parts) for t in (m.after, m.weights, m.update))
@@ -168,95 +205,26 @@ class Recorder:
             before = np.concatenate([before, np.full(len(after) - len(before), ABSENT)])
         scalars = (m.threshold, m.amp_scale, m.skipped)
         threshold, scale, skipped = (float(next(parts)[0]) if isinstance(one, Tensor) else one for one in scalars)
-        losses = [float(part.sum()) for part in parts]
-        norm = _total(before)
-        clipped_norm = 0.0 if skipped else norm if after is None else _total(after)
-        clipped = None if after is None else not abs(clipped_norm - norm) <= 1e-6 * norm
-        row = StepRow(
-            step=m.step, optimizer=m.stream.number, time=m.time - self._began,
-            loss=sum(losses) if losses else None, lr=list(m.lrs) or None,
-            norm=norm, clipped_norm=clipped_norm, coefficient=_share(clipped_norm, norm), threshold=threshold,
-            clipped=clipped, skipped=bool(skipped), nonfinite=int((~np.isfinite(before)).sum()), amp_scale=scale,
-            weight_norm=None if weights is None else _total(weights),
-        )  # fmt: skip
-        self._count(row, before, self._described[m.stream.number])
-        self.open().add_step(row)
-        self.open().add_events(m.step, m.stream.number, m.events)
-        if m.tensor_rows or self._shards[m.stream.number]:  # of shards, whole norms are made of them
-            self._write_tensors(m, before, after, weights, update)
-
-    def _write_tensors(
-        self, m: Measured, before: Floats, after: Floats | None, weights: Floats | None, update: Floats | None
-    ) -> None:
-        number = m.stream.number
-        self.open().add_tensor_row(m.step, number, "norm", before)
-        if after is not None:
-            factor = _one_factor(before, after)
-            self.open().add_tensor_row(m.step, number, "clipped_norm", after if factor is None else factor)
-        if weights is not None:
-            self.open().add_tensor_row(m.step, number, "weight_norm", weights)
-        if update is not None:
-            self.open().add_tensor_row(m.step, number, "update_norm", update)
-
-    def _count(self, row: StepRow, before: Floats, names: Sequence[str]) -> None:
-        totals = self.totals
-        totals.steps += 1
-        totals.skipped += bool(row.skipped)
-        totals.clipped += bool(row.clipped)
-        totals.clip_attempts += row.clipped is not None
-        totals.nonfinite += bool(row.nonfinite)
-        if row.loss is not None:
-            totals.first_loss = row.loss if math.isnan(totals.first_loss) else totals.first_loss
-            totals.loss = row.loss
-        totals.norm = row.norm if row.norm is not None else totals.norm
-        if row.norm is not None and row.norm >= totals.largest and len(before):
-            totals.largest, totals.worst = row.norm, names[int(np.argmax(before))]
+        losses = [float(part[0] if len(part) == 1 else part.sum()) for part in parts]
+        return cls(before, after, weights, update, threshold, scale, float(skipped or 0), sum(losses) if losses else None)
 
 
 def _read(waiting: Sequence[Measured]) -> list[list[Floats]]:
     """Bring the tensors of many steps to the host, with one copy a device."""
-    pieces = [[t.detach().reshape(-1) for t in m.tensors()] for m in waiting]
-    flat = [t for step in pieces for t in step]
-    by_device: dict[torch.device, list[int]] = {}
-    for i, tensor in enumerate(flat):
-        by_device.setdefault(tensor.device, []).append(i)
-    values: list[Floats] = [np.zeros(0)] * len(flat)
-    for device, indices in by_device.items():
-        for i, part in zip(indices, _on_host([flat[i] for i in indices], device), strict=True):
-            values[i] = part
-    found = iter(values)
-    return [[next(found) for _ in step] for step in pieces]
+    steps = [m.tensors() for m in waiting]
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for tensors in steps:
+        for tensor in tensors:
+            by_device.setdefault(tensor.device, []).append(tensor)
+    found = {device: iter(_on_host(tensors, device)) for device, tensors in by_device.items()}
+    return [[next(found[tensor.device]) for tensor in tensors] for tensors in steps]
 
 
+@torch.no_grad()
 def _on_host(tensors: Sequence[Tensor], device: torch.device) -> list[Floats]:
-    """Return the vectors of one device as arrays; what is on the host is not copied."""
-    if device.type == "cpu":
-        return [t.double().numpy() for t in tensors]
-    joined = torch.cat([t.to(norm_dtype(device)) for t in tensors]).cpu().double().numpy()
-    ends = list(accumulate(t.numel() for t in tensors))
+    """Return the tensors of one device as vectors."""
+    flat = [t if t.dim() == 1 else t.reshape(-1) for t in tensors]
+    wide = norm_dtype(device)  # float64, but where a device has none
+    joined = torch.cat([t if t.dtype == wide else t.to(wide) for t in flat]).cpu().double().numpy()
+    ends = list(accumulate(map(len, flat)))
     return [joined[begin:end] for begin, end in pairwise([0, *ends])]
-
-
-def _total(norms: Floats) -> float:
-    """The norm of all tensors together, scaled so that no square overflows; absent tensors do not count."""
-    present = norms[norms != ABSENT]
-    largest = float(present.max()) if len(present) else 0.0
-    if largest == 0 or not math.isfinite(largest):
-        return largest
-    return largest * math.sqrt(float(np.square(present / largest).sum()))
-
-
-def _share(after: float, before: float) -> float:
-    return after / before if before > 0 else 1.0
-
-
-def _one_factor(before: Floats, after: Floats) -> float | None:
-    """The one number that all norms were multiplied by, where there is one: it takes no room in the file."""
-    if not (np.isfinite(before).all() and np.isfinite(after).all()):
-        return None
-    moving = before > 0
-    ratios = np.sort(after[moving] / before[moving])
-    if not len(ratios):
-        return None
-    factor = float(ratios[len(ratios) // 2])
-    return factor if max(ratios[-1] - factor, factor - ratios[0]) <= 1e-5 * abs(factor) else None

@@ -8,7 +8,7 @@ import sys
 import threading
 from typing import Final, TextIO
 
-from gradclip.watch.record.recorder import Totals
+from gradclip.runs.totals import Totals
 
 __all__ = ["StatusLine"]
 

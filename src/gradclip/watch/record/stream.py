@@ -12,13 +12,14 @@ from torch import Tensor
 
 from gradclip.backends import norms_of_each, values_of
 from gradclip.runs.schema import ABSENT, TensorInfo
+from gradclip.watch.record.open_step import OpenStep
 from gradclip.watch.record.parameter_names import parameter_names
 
-__all__ = ["Stream", "grad_norms"]
+__all__ = ["Stream", "grad_norms", "version_of"]
 
 
 class Stream:
-    """The parameters of one optimizer (or of a loop without one), in a fixed order.
+    """The parameters of one optimizer (or of a loop without one), in a fixed order, and the step that is under way.
 
     Args:
         number: which optimizer of the run it is.
@@ -26,6 +27,16 @@ class Stream:
         optimizer: None for a hand-written update.
         names: names that are known already, by the parameter's identity.
     """
+
+    open: OpenStep | None = None
+    in_backward = False
+    """Whether its optimizers step inside ``backward``."""
+    kept: Any = None
+    """The gradient that is followed from a step until it is reset; ``observe/gradient_resets.py`` puts it here."""
+    fresh: Any = None
+    """The gradient that is followed from ``backward`` to the step; ``observe/unused_gradients.py`` puts it here."""
+    dropped_losses = 0
+    """Losses up to this number led to gradients that were reset before a step could use them."""
 
     def __init__(
         self,
@@ -39,9 +50,9 @@ class Stream:
         self._references: list[weakref.ref[Tensor]] = []
         self._place: dict[int, int] = {}
         self._names = names or {}
-        self._optimizer = None if optimizer is None else weakref.ref(optimizer)
+        self._optimizers = [] if optimizer is None else [weakref.ref(optimizer)]
         self._before: list[Tensor | None] | None = None
-        self.listed = 0
+        self._listed = 0
         """How many parameters the optimizer had when they were last looked at, the same one twice included."""
         self.adopt(parameters)
 
@@ -59,16 +70,41 @@ class Stream:
             self._references[place] = weakref.ref(parameter)
             self._place[id(parameter)] = place
 
-    def follow(self, parameters: Sequence[Tensor]) -> None:
-        """Take up what has changed in the optimizer's list of parameters."""
-        self.listed = len(parameters)
-        if not self._is(parameters) and not all(map(self.has, parameters)):
+    def follow(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take up what has changed in its optimizer's list of parameters, each of which is looked at."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._listed = len(parameters)
+        if not self.is_all(parameters) and not all(map(self.has, parameters)):
             self.adopt(parameters)
+
+    def follow_optimizer(self) -> None:
+        """The same, if they are not as many as when they were last looked at."""
+        for optimizer in self.optimizers if len(self._optimizers) == 1 else ():
+            if sum(len(group["params"]) for group in optimizer.param_groups) != self._listed:
+                self.follow(optimizer)
+
+    def join(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take up one more optimizer: those that step inside one ``backward`` take one step of the training together."""
+        self._optimizers.append(weakref.ref(optimizer))
+
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """The optimizers that live: one, none of a loop by hand, several that step inside ``backward``."""
+        return [one for reference in self._optimizers if (one := reference()) is not None]
 
     @property
     def optimizer(self) -> torch.optim.Optimizer | None:
-        """The optimizer, while it lives."""
-        return None if self._optimizer is None else self._optimizer()
+        """The first of them."""
+        return next((one for reference in self._optimizers if (one := reference()) is not None), None)
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether no optimizer updates it."""
+        return not self._optimizers
+
+    def steps_alone(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether it is this optimizer's, and of no other."""
+        return len(self._optimizers) == 1 and self._optimizers[0]() is optimizer
 
     def parameters(self) -> list[Tensor | None]:
         """The parameters, None where one is gone."""
@@ -84,31 +120,33 @@ class Stream:
         place = self._place.get(id(parameter))
         return place is not None and self._references[place]() is parameter
 
+    def place_of(self, parameter: Tensor) -> int:
+        """The place of one of its own parameters."""
+        return self._place[id(parameter)]
+
     def share_of(self, parameters: Sequence[Tensor]) -> int:
         """How many of its own parameters are among these."""
-        return len(self) if self._is(parameters) else sum(map(self.has, parameters))
+        return len(self) if self.is_all(parameters) else sum(map(self.has, parameters))
 
-    def _is(self, parameters: Sequence[Tensor]) -> bool:
+    def is_all(self, parameters: Sequence[Tensor]) -> bool:
         """Whether these are its parameters, in its order; at every step they are, so this is quick."""
         return len(parameters) == len(self) and all(map(operator.is_, parameters, self.parameters()))
 
     def marks(self) -> list[tuple[int, int]]:
         """Which gradients it has, and in which version: these change when a gradient is added to, changed or replaced."""
         grads = [None if p is None else p.grad for p in self.parameters()]
-        return [(0, 0) if grad is None else (id(grad), grad._version) for grad in grads]
+        return [(0, 0) if grad is None else (id(grad), version_of(grad)) for grad in grads]
 
     def describe(self) -> list[TensorInfo]:
         """Return what the run file says of each tensor."""
-        optimizer, parameters = self.optimizer, self.parameters()
+        parameters, groups = self.parameters(), self._groups()
         unnamed = [p for p in parameters if p is not None and id(p) not in self._names]
-        names = {**self._names, **{id(p): name for p, name in zip(unnamed, parameter_names(unnamed, optimizer), strict=True)}}
-        groups: dict[int, int] = {}
-        if optimizer is not None:
-            groups = {id(p): g for g, group in enumerate(optimizer.param_groups) for p in group["params"]}
+        names = {**self._names, **{id(p): name for p, name in zip(unnamed, parameter_names(unnamed, groups), strict=True)}}
+        group_of = {id(p): g for g, group in enumerate(groups) for p in group["params"]}
         return [
             TensorInfo("?", (), optimizer=self.number)
             if p is None
-            else TensorInfo(names[id(p)], tuple(p.shape), optimizer=self.number, group=groups.get(id(p), 0))
+            else TensorInfo(names[id(p)], tuple(p.shape), optimizer=self.number, group=group_of.get(id(p), 0))
             for p in parameters
         ]
 
@@ -116,17 +154,23 @@ class Stream:
         """Return the places of the parameters that do not ask for a gradient."""
         return [place for place, p in enumerate(self.parameters()) if p is not None and not p.requires_grad]
 
+    def hooked(self) -> int:
+        """Return how many parameters have hooks of the script's own, which may change gradients as they appear."""
+        names = ("_backward_hooks",) if self.in_backward else ("_backward_hooks", "_post_accumulate_grad_hooks")
+        return sum(any(getattr(p, name, None) for name in names) for p in self.parameters())
+
     def settings(self) -> dict[str, Any]:
         """Return what the run file says of the optimizer: its class, and of each param group the numbers that bound a step."""
-        optimizer = self.optimizer
-        groups = [] if optimizer is None else optimizer.param_groups
-        numbers = [{name: _number(group[name]) for name in ("eps", "betas") if name in group} for group in groups]
-        return {"class": "" if optimizer is None else type(optimizer).__name__, "groups": numbers}
+        numbers = [{name: _number(group[name]) for name in ("eps", "betas") if name in group} for group in self._groups()]
+        name = next((type(one).__name__ for one in self.optimizers), "")
+        return {"class": name, "groups": numbers, **({"in_backward": True} if self.in_backward else {})}
 
     def learning_rates(self) -> list[float]:
         """Return the learning rate of each param group."""
-        optimizer = self.optimizer
-        return [] if optimizer is None else [float(group.get("lr", 0.0)) for group in optimizer.param_groups]
+        return [float(group.get("lr", 0.0)) for group in self._groups()]
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def grad_norms(self) -> Tensor:
         """Return the L2 norm of each parameter's gradient, ``ABSENT`` where there is none."""
@@ -148,6 +192,11 @@ class Stream:
             return None
         before += [None] * (len(self) - len(before))
         return _norms(_moved(self.parameters(), before))
+
+
+def version_of(tensor: Tensor) -> int:
+    """Return how often a tensor was written to; one that was made for inference does not know."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _number(value: Any) -> Any:
@@ -176,10 +225,12 @@ def _subtract(copies: list[Tensor], weights: list[Tensor]) -> None:
             copy.sub_(weight)
 
 
-@torch.no_grad()
 def grad_norms(parameters: Sequence[Tensor | None]) -> Tensor:
     """Return the L2 norm of each gradient as one vector on the device, ``ABSENT`` where there is none."""
-    return _norms([None if p is None else p.grad for p in parameters])
+    grads = [None if p is None else p.grad for p in parameters]
+    if any(grad is not None and grad.requires_grad for grad in grads):  # a part of a graph (``create_graph``)
+        grads = [None if grad is None else grad.detach() for grad in grads]
+    return _norms(grads)
 
 
 def _norms(tensors: Sequence[Tensor | None]) -> Tensor:

@@ -9,10 +9,11 @@ from typing import Any, Final
 import torch
 
 from gradclip.runs.process import ending_of
+from gradclip.runs.totals import Totals
 from gradclip.runs.writer import RunWriter
 from gradclip.watch.messages import print_messages
 from gradclip.watch.observe.session import Session
-from gradclip.watch.record.recorder import Recorder, Totals
+from gradclip.watch.record.recorder import Recorder
 from gradclip.watch.record.status_line import StatusLine
 from gradclip.watch.start.job import Job, job_file, job_of
 from gradclip.watch.start.launch import Settings

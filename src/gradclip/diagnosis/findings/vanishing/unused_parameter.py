@@ -33,6 +33,7 @@ import numpy as np
 from gradclip.diagnosis.evidence import Evidence
 from gradclip.diagnosis.finding import Symptom
 from gradclip.diagnosis.formatting import plural
+from gradclip.diagnosis.readings.optimizer_settings import frozen_places
 from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 
 FEWEST_STEPS: Final = 50
@@ -59,19 +60,12 @@ def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
 
 def _unused(run: RunData, optimizer: OptimizerRun) -> list[int]:
     """The layers that asked for a gradient and had none; none where the others do not have theirs all the time."""
-    missing, frozen = optimizer.layers.missing, _frozen(run, optimizer.number)
+    missing, frozen = optimizer.layers.missing, frozen_places(run, optimizer)
     never = missing.all(axis=0)
     if frozen is None or len(missing) < FEWEST_STEPS or never.all() or missing[:, ~never].mean(axis=0).max() > 1 - STEADY:
         return []
     groups = optimizer.layers.groups
     return [i for i in np.flatnonzero(never).tolist() if not frozen.issuperset(map(str, groups[i].members))]
-
-
-def _frozen(run: RunData, number: int) -> frozenset[str] | None:
-    """The places of the tensors that asked for no gradient; None in a file that does not say."""
-    noted = run.meta.get("frozen")
-    places = noted.get(str(number)) if isinstance(noted, dict) else None
-    return frozenset(map(str, places)) if isinstance(places, list) else None
 
 
 def _more(count: int) -> str:

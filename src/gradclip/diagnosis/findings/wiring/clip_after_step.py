@@ -7,6 +7,7 @@ Why it is bad:
 How it is detected:
     In at least half of the steps a clipping ran after the step before and ahead of the first ``backward()``, and none ran
     between that and the step; the very first step has none yet. This follows from the order of the calls, not from numbers.
+    Where optimizers step inside ``backward()``, every clipping behind it is too late; ``gradclip.InBackward`` clips in time.
 
 Wrong:
     loss.backward()
@@ -29,6 +30,7 @@ from collections.abc import Iterator
 
 from gradclip.diagnosis.finding import Symptom
 from gradclip.diagnosis.formatting import percent
+from gradclip.diagnosis.readings.optimizer_settings import steps_in_backward
 from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 from gradclip.diagnosis.signals.clip_events import clips_before_backward, conclusive_orders
 from gradclip.diagnosis.signals.step_share import share_of_steps
@@ -39,6 +41,10 @@ torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)  # between backward
 optimizer.step()
 # or, with no order left to get wrong, once before the loop:
 gradclip.attach(optimizer, "global_norm:1.0")"""
+FIX_IN_BACKWARD = """\
+optimizers = {p: torch.optim.SGD([p], lr=0.1) for p in model.parameters()}
+gradclip.InBackward(model, "tensor_norm:1.0", optimizers)  # in place of the hooks: clips, steps and frees each gradient
+loss.backward()"""
 
 
 def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
@@ -52,5 +58,7 @@ def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
     )
     if evidence is None:
         return
-    sentence = f"Gradients are clipped after optimizer.step() at {percent(evidence.value)} of steps: no step was clipped by it."
-    yield Symptom("error", sentence, (evidence,), FIX, "certain", late[0].place)
+    inside = steps_in_backward(run, optimizer)
+    after = "backward(), inside of which the optimizers step," if inside else "optimizer.step()"
+    sentence = f"Gradients are clipped after {after} at {percent(evidence.value)} of steps: no step was clipped by it."
+    yield Symptom("error", sentence, (evidence,), FIX_IN_BACKWARD if inside else FIX, "certain", late[0].place)

@@ -31,7 +31,7 @@ from gradclip.diagnosis.readings.event_order import Order, calls_of
 from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 from gradclip.diagnosis.signals.clip_events import clips_of, conclusive_orders, gradients_present, tensors_reached
 from gradclip.diagnosis.signals.step_share import cached_by_events, share_of_steps
-from gradclip.runs import Event
+from gradclip.runs import NOT_PARAMETERS, Event
 
 FIX = """\
 parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -74,7 +74,7 @@ def _reaches_none(order: Order) -> bool:
 
 
 def _is_untrained(clip: Event) -> bool:
-    return clip.optimizer is None and clip.reached != 0
+    return clip.optimizer is None and clip.reached != 0 and clip.detail != NOT_PARAMETERS
 
 
 def _most(order: Order, optimizer: OptimizerRun) -> int:

@@ -28,7 +28,7 @@ from collections.abc import Iterator
 
 from gradclip.diagnosis.finding import Symptom
 from gradclip.diagnosis.formatting import percent
-from gradclip.diagnosis.readings.event_order import Order, call_site_of
+from gradclip.diagnosis.readings.event_order import call_site_of
 from gradclip.diagnosis.readings.run_data import OptimizerRun, RunData
 from gradclip.diagnosis.signals.clip_events import conclusive_orders, value_at
 from gradclip.diagnosis.signals.step_share import share_of_steps
@@ -43,14 +43,8 @@ def detect(run: RunData, optimizer: OptimizerRun) -> Iterator[Symptom]:
     """Detect steps whose gradients were thrown away."""
     orders = conclusive_orders(run, optimizer)
     what = "share of steps reset between backward() and the step"
-    share = share_of_steps(what, orders, lambda order: _is_reset(order) and value_at(optimizer, "norm", order.step) == 0)
+    share = share_of_steps(what, orders, lambda order: order.resets_last and value_at(optimizer, "norm", order.step) == 0)
     if share is None:
         return
     sentence = f"Gradients are reset between backward() and the step at {percent(share.value)} of steps: the norm there is 0."
     yield Symptom("error", sentence, (share,), FIX, "certain", call_site_of(run, optimizer, "zero_grad"))
-
-
-def _is_reset(order: Order) -> bool:
-    """Whether ``zero_grad`` is the later one of the last two: it, and ``backward``."""
-    decisive = [kind for kind in order.kinds if kind in ("zero_grad", "backward")]
-    return "backward" in decisive and decisive[-1] == "zero_grad"
