@@ -85,7 +85,7 @@ def test_a_recipe_that_cannot_be_applied_stops_the_script_before_its_first_step(
     with pytest.raises(SystemExit, match=r"^2$"):
         instead.clip_steps_of(optimizer)
     assert len(said) == 1
-    assert said[0].startswith("--clip group_norm:1,patterns=head.* cannot be applied, so the script was stopped: ")
+    assert said[0].startswith("--clip group_norm:1.0,patterns=head.* cannot be applied, so the script was stopped: ")
 
 
 def test_patches_that_cannot_watch_call_through(recording):

@@ -113,4 +113,5 @@ class AtExit:
         if found:
             print_messages(["this process did not train; those that it started did:", *found, *problems])
             return
-        print_messages([*no_steps(session, unseen, 0 if self._children is None else self._children.watched), *problems])
+        watched = 0 if self._children is None else self._children.watched
+        print_messages(["NOTHING WAS RECORDED.", *problems] if problems else no_steps(session, unseen, watched))

@@ -85,7 +85,8 @@ def rerun(meta: Mapping[str, Any], folder: Path, clip: str | None) -> Path:
         raise RerunError(f"{command[0]} cannot be started: {error.strerror or error}") from error
     runs = [run for run in list_runs(folder) if not run.problem] if folder.is_dir() else []
     if not runs:
-        said = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("gradclip:")]
-        reason = said[-1] if said else "it printed no error"
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        said = [line for line in lines if not line.startswith("gradclip:")][-1:] or lines[:1]
+        reason = said[0].removeprefix("gradclip: ") if said else "it printed no error"
         raise RerunError(f"run again, the script recorded no step (exit code {done.returncode}): {reason}")
     return runs[0].path
