@@ -79,3 +79,49 @@ def test_steps_that_are_not_on_the_disk_are_not_called_recorded(tmp_path, fate):
     assert 0 < steps < 60
     assert said == f"{steps} of 60 steps recorded, in kept/run.gradclip; finished"
     assert "run     kept/run.gradclip" in done.said
+
+
+def test_a_notebook_is_refused_with_a_way_out(tmp_path):
+    (tmp_path / "train.ipynb").write_text("{}")
+    under_watch = watched(["train.ipynb"], tmp_path)
+    assert under_watch.code == 2
+    assert "gradclip.record() in a cell" in under_watch.stderr
+    assert "jupyter nbconvert --to script train.ipynb" in under_watch.stderr
+
+
+COMPILED_STEP = """
+import torch
+torch.manual_seed(0)
+model = torch.nn.Linear(4, 1)
+optimizer = {optimizer}
+def act():
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+act = torch.compile(act, backend="eager")
+for i in range(12):
+    optimizer.zero_grad()
+    (100 * model(torch.ones(8, 4) * i)).square().mean().backward()
+    act()
+"""
+OWN = """type("Own", (torch.optim.Optimizer,), {
+    "__init__": lambda s, p: torch.optim.Optimizer.__init__(s, p, {}),
+    "step": torch.no_grad()(lambda s: [p.sub_(p.grad) for p in s.param_groups[0]["params"]]),
+})(model.parameters())"""
+
+
+def test_a_compiled_step_of_an_optimizer_of_pytorch_is_recorded(tmp_path):
+    (tmp_path / "train.py").write_text(COMPILED_STEP.replace("{optimizer}", "torch.optim.SGD(model.parameters(), lr=0.01)"))
+    under_watch = watched(["train.py"], tmp_path)
+    assert under_watch.code == 0, under_watch.stderr
+    with under_watch.open() as run:
+        steps = run.steps()
+        assert len(steps) == 12
+        assert (steps.clipped_norm <= 1 + 1e-5).all()
+
+
+def test_a_compiled_step_that_cannot_be_watched_is_said(tmp_path):
+    (tmp_path / "train.py").write_text(COMPILED_STEP.replace("{optimizer}", OWN))
+    under_watch = watched(["train.py"], tmp_path)
+    assert under_watch.code == 0, under_watch.stderr
+    assert "its step() was not seen" in under_watch.said[0]
+    assert "TORCH_COMPILE_DISABLE=1" in under_watch.said[1]

@@ -35,6 +35,14 @@ def test_clip_is_checked_before_anything_runs(tmp_path):
     assert done.stdout == ""
 
 
+def test_clip_that_cannot_be_applied_stops_the_script_before_it_trains(tmp_path):
+    done = watched(program("leaves"), tmp_path, "--clip", "group_norm:1.0,patterns=head.*")
+    assert done.code == 2
+    assert not done.runs
+    assert "cannot be applied, so the script was stopped" in done.said[0]
+    assert done.said[1:] == ["NOTHING WAS RECORDED.", done.said[0]]
+
+
 def test_under_torchrun_the_first_rank_records_and_all_clip(tmp_path):
     ranks = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     usual = python(*ranks, *program("ranks", "0.5"), cwd=tmp_path)

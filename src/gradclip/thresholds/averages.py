@@ -56,7 +56,8 @@ class ZScore(Threshold):
         deviation = xp.maximum(own, 1e-6 * mean)
         score = (norms - mean) / xp.where(deviation > 0, deviation, xp.ones_like(norms))
         spike = warm & (score > self.z)
-        limit = xp.where(spike, mean + self.z * deviation * self.z / xp.where(spike, score, xp.ones_like(score)), xp.inf)
+        share = self.z / xp.where(spike, score, xp.ones_like(score))
+        limit = xp.where(spike, mean + deviation * (self.z * share), xp.inf)  # in this order nothing is beyond the norm
         fed = xp.where(spike, limit, norms)
         more = seen + 1
         mean_warming = mean + (norms - mean) / more

@@ -106,6 +106,11 @@ class InBackward:
         return self._stage.target.names
 
     @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """The parameters, in order."""
+        return tuple(self._stage.target.parameters)
+
+    @property
     def step(self) -> int:
         """Steps taken so far, the one under way included."""
         return self._steps + bool(self._results)
@@ -211,7 +216,7 @@ class InBackward:
                 return
             if i in self._results:  # nobody said that the backward before had ended
                 self._end_step()
-            self._results[i] = self._way().clip(i, self._steps)
+            self._results[i] = self._clip(i)
         when_backward_ends(self._finish)
         if parameter.grad is not None and self._then is not None:
             self._stepping = True
@@ -219,6 +224,10 @@ class InBackward:
                 self._then(parameter)
             finally:
                 self._stepping = False
+
+    def _clip(self, i: int) -> ClipResult:
+        """Clip one gradient; what watches a script stands around this."""
+        return self._way().clip(i, self._steps)
 
     def _way(self) -> TensorByTensor | TwoPasses:
         """Return what clips the gradients of this backward."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ from gradclip.watch.observe.unused_gradients import UnusedGradients
 from gradclip.watch.record.grad_scale import norms_at_step
 from gradclip.watch.record.open_step import OpenStep
 from gradclip.watch.record.stream import Stream
+
+if TYPE_CHECKING:
+    from gradclip.torch import InBackward
 
 __all__ = ["ClipCalls", "opened"]
 
@@ -101,6 +104,26 @@ class ClipCalls:
                 step.skipped = result is not None and result.skipped
         if self._manual.under_way:
             self._manual.mark()
+
+    def before_in_backward(self, in_backward: InBackward, i: int) -> None:
+        """A gradient is about to be clipped as it appears; of one ``backward``, all that are come to one call."""
+        parameters = in_backward.parameters
+        if not self._in_backward.before_clipping:
+            streams = self._streams.holding(parameters)
+            fixed = in_backward.clipping.threshold.fixed
+            self._log.clip(streams, parameters, Event("clip", function=str(in_backward.clipping), threshold=fixed))
+        self._in_backward.clips(parameters[i])
+
+    def after_backward(self) -> None:
+        """Gradients that were clipped as they appeared wait for a step outside of ``backward``."""
+        clipped, self._in_backward.before_clipping = self._in_backward.before_clipping, {}
+        for stream in self._streams.holding([parameter for parameter, _ in clipped.values()]) if clipped else ():
+            own = [(p, norm) for p, norm in clipped.values() if stream.has(p)]
+            step = opened(stream)
+            step.before = stream.grad_norms()
+            step.before[[stream.place_of(p) for p, _ in own]] = torch.stack([norm for _, norm in own]).to(step.before)
+            first = own[0][0]
+            step.clipped, step.marks = (weakref.ref(first), id(first.grad)), None
 
     def before_backward(self) -> None:
         """What is clipped already is remembered as it is: ``backward`` may add to it."""

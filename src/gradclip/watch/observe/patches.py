@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch._C._dynamo.eval_frame import get_eval_frame_callback
 from torch._compile import _disable_dynamo
 from torch.compiler import is_compiling
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
@@ -89,6 +90,7 @@ class Patches:
         try:
             self._wrap(own.Clipper, "clip_", self._before_own_clip, self._after_own_clip)
             self._wrap(own.functions, "clip_once", self._before_own_clip, self._after_own_clip)
+            self._wrap(own.InBackward, "_clip", self._before_clip_in_backward)
             self._wrap_clipping(own)
         except Exception as error:
             self._stop(error)
@@ -136,6 +138,8 @@ class Patches:
         if is_compiling() or not self._live or os.getpid() != self._pid:  # as _watching, which would be one more call
             return None
         try:
+            if get_eval_frame_callback():  # a compiler reads every function that is entered now: none of ours
+                return _unread(tell, self._session)
             return tell(self._session())
         except Exception as error:
             self._stop(error)
@@ -241,6 +245,9 @@ class Patches:
         method = str(clipper.clipping)
         self._notify(lambda session: session.clips.after(clipper.parameters, method, limit, result=result, clipper=clipper))
 
+    def _before_clip_in_backward(self, call: Call) -> None:
+        self._notify(lambda session: session.clips.before_in_backward(call.args[0], call.args[1]))
+
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         if is_compiling():
             # PyTorch's own optimizers break the graph around their step anyway; another's may have to be in one graph.
@@ -266,6 +273,12 @@ class Patches:
     @_disable_dynamo
     def _step_is_eager(self) -> None:
         """A graph breaks here, and the wrapper around the step with its hooks is called as it is."""
+
+
+@_disable_dynamo
+def _unread(tell: Callable[[Session], Result], session: Callable[[], Session]) -> Result:
+    """Tell a session something while no compiler looks on."""
+    return tell(session())
 
 
 def _nothing(call: Call) -> None:

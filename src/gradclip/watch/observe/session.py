@@ -104,6 +104,7 @@ class Session:
             step = opened(stream)
             step.before, step.after = self._in_backward.take(stream)
             self._finish(stream)
+        self.clips.after_backward()
 
     def before_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> bool:
         """``optimizer.step()`` begins; other hooks of the step may still clip. Return whether it is a step by itself."""

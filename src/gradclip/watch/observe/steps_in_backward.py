@@ -28,6 +28,8 @@ class StepsInBackward:
 
     stream: Stream | None = None
     """The stream that steps in the ``backward`` that is under way."""
+    before_clipping: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """The norm that each gradient had which was clipped as it appeared, with its parameter, by the latter's identity."""
     _parts: list[Part] = field(default_factory=list)
     under_way: Part | None = None
     """That of the optimizer whose step it is."""
@@ -36,7 +38,14 @@ class StepsInBackward:
         """An optimizer's step begins, with the gradients as they are."""
         self.stream = stream
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.under_way = Part(parameters, grad_norms(parameters))
+        now = grad_norms(parameters)
+        before = [self.before_clipping.get(id(p), (p, norm))[1] for p, norm in zip(parameters, now.unbind(), strict=True)]
+        clipped = not self.before_clipping.keys().isdisjoint(map(id, parameters))
+        self.under_way = Part(parameters, torch.stack(before), now) if clipped else Part(parameters, now)
+
+    def clips(self, parameter: Tensor) -> None:
+        """A gradient is about to be clipped, as it has appeared."""
+        self.before_clipping[id(parameter)] = parameter, grad_norms([parameter])[0]
 
     def clipped(self) -> None:
         """Its gradients were clipped inside of it."""
@@ -51,7 +60,7 @@ class StepsInBackward:
 
     def take(self, stream: Stream) -> tuple[Tensor, Tensor | None]:
         """``backward`` is over: return the norms of all tensors before and after clipping, None where nothing was clipped."""
-        parts, self._parts, self.under_way, self.stream = self._parts, [], None, None
+        parts, self._parts, self.under_way, self.stream, self.before_clipping = self._parts, [], None, None, {}
         before = _joined(stream, [(part.parameters, part.before) for part in parts])
         if all(part.after is None for part in parts):
             return before, None
