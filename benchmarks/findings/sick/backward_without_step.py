@@ -1,6 +1,7 @@
 """Accumulation gone wrong: zero_grad() runs for every micro-batch and step() for every fourth, so three of four are lost.
 
 Expects: backward-without-step
+Also fine: gradients-unused
 """
 
 import torch

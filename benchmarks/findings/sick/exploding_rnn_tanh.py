@@ -1,7 +1,7 @@
 """A tanh recurrent net learns the adding problem at a learning rate that walks it into the chaotic regime.
 
 Expects: exploding-gradient
-Also fine: loss-spike, update-too-large, dead-layer, vanishing-in-depth
+Also fine: loss-spike, update-too-large, dead-layer, vanishing-in-depth, non-finite-gradient
 """
 
 import torch
