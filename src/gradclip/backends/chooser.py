@@ -17,6 +17,7 @@ from gradclip.backends.mesh import Mesh
 from gradclip.backends.mixed import Mixed
 from gradclip.backends.shards import Shards
 from gradclip.backends.stock import Stock
+from gradclip.backends.stock_norms import wide_dtype
 from gradclip.errors import TargetError
 
 __all__ = ["KERNELS", "choose", "choose_sharded", "norms_of_each", "rescaled", "take_all"]
@@ -99,8 +100,7 @@ def rescaled(backend: Backend, factor: float) -> Backend:
     """Return a backend for copies in float64, multiplied by a power of two, whose norms are within float64."""
     if isinstance(backend, Mesh):
         return backend.changed(lambda local: rescaled(local, factor))
-    wide = {True: torch.complex128, False: torch.float64}
-    copies = [None if t is None else t.to(wide[t.is_complex()]) * factor for t in backend.tensors]
+    copies = [None if t is None else t.to(wide_dtype(t, torch.float64)) * factor for t in backend.tensors]
     return choose(copies, backend.units, backend.sparse)
 
 

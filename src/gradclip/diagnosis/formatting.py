@@ -53,10 +53,11 @@ def percent(share: float) -> str:
 def plural(count: int, thing: str) -> str:
     """Return a count with its noun.
 
-    >>> plural(1, "step"), plural(12000, "step")
-    ('1 step', '12,000 steps')
+    >>> plural(1, "step"), plural(12000, "step"), plural(2, "process")
+    ('1 step', '12,000 steps', '2 processes')
     """
-    return f"{count:,} {thing}{'s' * (count != 1)}"
+    ending = "" if count == 1 else "es" if thing.endswith("s") else "s"
+    return f"{count:,} {thing}{ending}"
 
 
 def shorten(name: str, most: int = 28) -> str:

@@ -44,17 +44,13 @@ def no_steps(session: Session | None, unseen: int = 0, watched: int = 0) -> list
     if unseen:
         return [
             first,
-            f"It started {_processes(unseen)} of Python by subprocess, in which optimizers may have stepped: these cannot be "
-            "seen from here. Put gradclip run into the command that they are started with.",
+            f"It started {plural(unseen, 'process')} of Python by subprocess, in which optimizers may have stepped: these "
+            "cannot be seen from here. Put gradclip run into the command that they are started with.",
         ]
     if watched:
-        return [first, f"Nor did one in {_processes(watched)} that it started, as far as they were seen."]
+        return [first, f"Nor did one in {plural(watched, 'process')} that it started, as far as they were seen."]
     return [
         first,
         "Gradients taken with torch.autograd.grad and applied by hand, or by another framework, "
         "cannot be watched from outside.",
     ]
-
-
-def _processes(count: int) -> str:
-    return f"{count:,} {'process' if count == 1 else 'processes'}"

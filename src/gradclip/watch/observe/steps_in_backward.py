@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gradclip.runs.schema import ABSENT
-from gradclip.watch.record.stream import Stream, grad_norms
+from gradclip.watch.record.stream import Stream, grad_norms, parameters_of
 
 __all__ = ["StepsInBackward"]
 
@@ -37,7 +37,7 @@ class StepsInBackward:
     def begin(self, optimizer: torch.optim.Optimizer, stream: Stream) -> None:
         """An optimizer's step begins, with the gradients as they are."""
         self.stream = stream
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        parameters = parameters_of(optimizer)
         now = grad_norms(parameters)
         before = [self.before_clipping.get(id(p), (p, norm))[1] for p, norm in zip(parameters, now.unbind(), strict=True)]
         clipped = not self.before_clipping.keys().isdisjoint(map(id, parameters))

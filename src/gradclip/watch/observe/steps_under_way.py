@@ -7,7 +7,7 @@ import weakref
 
 import torch
 
-from gradclip.watch.record.stream import Stream
+from gradclip.watch.record.stream import Stream, parameters_of
 
 __all__ = ["StepsUnderWay"]
 
@@ -29,7 +29,7 @@ class StepsUnderWay:
             reference, outer, _ = self._steps[-1]
             other = reference()
             if other is not None and other is not optimizer and _is_running(other):
-                shared = outer is stream or any(outer.has(p) for group in optimizer.param_groups for p in group["params"])
+                shared = outer is stream or any(map(outer.has, parameters_of(optimizer)))
                 return outer if shared else None
             self._steps.pop()  # ended by an exception
         return None

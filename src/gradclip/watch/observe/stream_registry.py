@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gradclip._inner_optimizer import outer_to_inner
-from gradclip.watch.record.stream import Stream
+from gradclip.watch.record.stream import Stream, parameters_of
 
 __all__ = ["StreamRegistry"]
 
@@ -80,7 +80,7 @@ class StreamRegistry:
                 self._all = [one for one in self._all if one is not stream]
                 self._last = None
             stream = together
-            stream.adopt(_parameters_of(optimizer))
+            stream.adopt(parameters_of(optimizer))
         return stream
 
     def join(self, optimizer: torch.optim.Optimizer, outer: Stream) -> None:
@@ -130,7 +130,7 @@ class StreamRegistry:
         number = min(self.number(optimizer), self.number(inner))
         stream = self._streams.get(inner)
         if stream is None:
-            stream = Stream(number, _parameters_of(inner), inner, self._names)
+            stream = Stream(number, parameters_of(inner), inner, self._names)
             self._all = [*(one for one in self._all if one.optimizers), stream]
         for one in {id(one): one for one in (inner, optimizer)}.values():
             self._put(one, stream)
@@ -143,14 +143,10 @@ class StreamRegistry:
 
 def _gathered(optimizer: torch.optim.Optimizer, leaf: Tensor) -> bool:
     """Whether a leaf is what FSDP has gathered of an optimizer's shards, which get its gradient when ``backward`` is over."""
-    shards = (p for group in optimizer.param_groups for p in group["params"] if hasattr(p, "device_mesh"))
+    shards = (p for p in parameters_of(optimizer) if hasattr(p, "device_mesh"))
     return getattr(leaf, "_is_flat_param", False) or any(p is not leaf and p.shape == leaf.shape for p in shards)
 
 
 def _owns(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> bool:
     wanted = set(map(id, parameters))
-    return any(id(p) in wanted for p in _parameters_of(optimizer))
-
-
-def _parameters_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    return [p for group in optimizer.param_groups for p in group["params"]]
+    return any(id(p) in wanted for p in parameters_of(optimizer))

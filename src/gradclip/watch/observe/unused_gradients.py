@@ -8,6 +8,7 @@ from typing import Final
 
 from torch import Tensor
 
+from gradclip.backends import local_of
 from gradclip.watch.record.stream import Stream, grad_norms, version_of
 
 __all__ = ["UnusedGradients", "all_zero"]
@@ -120,5 +121,5 @@ class UnusedGradients:
 def all_zero(stream: Stream) -> bool:
     """Whether every gradient is zero; waits for the device."""
     grads = [p.grad for p in stream.parameters() if p is not None and p.grad is not None]
-    local = [getattr(grad, "_local_tensor", grad) for grad in grads]  # of a DTensor: other ranks are not asked
-    return not any(bool((grad != 0).any()) for grad in local)
+    local = map(local_of, grads)  # of a DTensor: other ranks are not asked
+    return not any(bool((grad != 0).any()) for grad in local if grad is not None)

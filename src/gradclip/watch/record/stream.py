@@ -15,7 +15,7 @@ from gradclip.runs.schema import ABSENT, TensorInfo
 from gradclip.watch.record.open_step import OpenStep
 from gradclip.watch.record.parameter_names import parameter_names
 
-__all__ = ["Stream", "grad_norms", "version_of"]
+__all__ = ["Stream", "grad_norms", "parameters_of", "version_of"]
 
 
 class Stream:
@@ -72,7 +72,7 @@ class Stream:
 
     def follow(self, optimizer: torch.optim.Optimizer) -> None:
         """Take up what has changed in its optimizer's list of parameters, each of which is looked at."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        parameters = parameters_of(optimizer)
         self._listed = len(parameters)
         if not self.is_all(parameters) and not all(map(self.has, parameters)):
             self.adopt(parameters)
@@ -192,6 +192,11 @@ class Stream:
             return None
         before += [None] * (len(self) - len(before))
         return _norms(_moved(self.parameters(), before))
+
+
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Return the parameters of all groups."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def version_of(tensor: Tensor) -> int:
